@@ -66,6 +66,12 @@ impl Address {
             address.is_unix().then_some(Self::UnixUnnamed)
         }
     }
+
+    /// True for a TCP address that stands for every address of the host.
+    #[must_use]
+    pub fn is_unspecified(&self) -> bool {
+        matches!(self, Self::Tcp(address) if address.ip().is_unspecified())
+    }
 }
 
 /// For logs and messages: `127.0.0.1:8000`, `[::1]:8000`, `unix:/run/web.sock`, `unix:@web`.
@@ -362,27 +368,5 @@ mod tests {
         for (address, expected) in table {
             assert_eq!(address.to_string(), expected);
         }
-    }
-}
-
-impl Address {
-    /// The address that the kernel wrote, as `getsockname(2)` or `accept(2)` give it.
-    #[must_use]
-    pub fn from_socket(address: &socket2::SockAddr) -> Self {
-        if let Some(address) = address.as_socket() {
-            Self::tcp(address)
-        } else if let Some(path) = address.as_pathname() {
-            Self::UnixPath(path.to_path_buf())
-        } else if let Some(name) = address.as_abstract_namespace() {
-            Self::UnixAbstract(name.to_vec())
-        } else {
-            Self::UnixUnnamed
-        }
-    }
-
-    /// True for a TCP address that stands for every address of the host.
-    #[must_use]
-    pub fn is_unspecified(&self) -> bool {
-        matches!(self, Self::Tcp(address) if address.ip().is_unspecified())
     }
 }

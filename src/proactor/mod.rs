@@ -249,11 +249,17 @@ pub trait Proactor {
     /// Send all of `data`. Completes with [`Completion::Sent`].
     fn send(&mut self, stream: StreamId, data: Outgoing);
 
+    /// How many bytes of the send under way the kernel has taken; 0 when there is none.
+    fn sent_so_far(&self, stream: StreamId) -> usize;
+
     /// Watch for the peer's going while no receive is armed. Completes with [`Completion::HungUp`].
     fn watch_hang_up(&mut self, stream: StreamId);
 
     /// End our writing side (FIN), at once and without a completion: shutdown(2) never blocks.
     fn shutdown(&mut self, stream: StreamId);
+
+    /// Make the coming close a reset (RST), which no peer takes for the end of an answer.
+    fn reset_on_close(&mut self, stream: StreamId);
 
     /// Close the stream, on which no other operation may be under way. Completes with
     /// [`Completion::Closed`].

@@ -321,8 +321,8 @@ impl Uring {
                 });
             }
         }
-        // MSG_WAITALL: the kernel goes on after a short send by itself.
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        // Not MSG_WAITALL: with it a slow but steady peer could not be told from a stalled one.
+        let flags = libc::MSG_NOSIGNAL;
         let fd = Fd(fd_of(stream));
         let entry = if let [only] = *sending.vectors.as_slice() {
             let length = u32::try_from(only.iov_len).unwrap_or(i32::MAX as u32);
@@ -513,7 +513,7 @@ impl Proactor for Uring {
         }
         let socket = socket2::SockRef::from(&listener);
         let tcp = socket.domain()? != socket2::Domain::UNIX;
-        let address = Address::from_socket(&socket.local_addr()?);
+        let address = address_of(&socket.local_addr()?);
         self.ring.submitter().register_files_update(index, &[listener.as_raw_fd()])?;
         self.listeners.push(ListenerSlot {
             fd: listener,
@@ -566,6 +566,10 @@ impl Proactor for Uring {
         self.push_send(stream);
     }
 
+    fn sent_so_far(&self, stream: StreamId) -> usize {
+        self.streams[stream.index()].sending.as_ref().map_or(0, |sending| sending.sent)
+    }
+
     fn watch_hang_up(&mut self, stream: StreamId) {
         let before = mem::replace(&mut self.slot(stream).hang_up, true);
         assert!(!before, "a stream has one hang-up watch at a time");
@@ -578,6 +582,13 @@ impl Proactor for Uring {
         // SAFETY: the fd is ours until its close completes; shutdown(2) touches no memory.
         // It fails only when the peer is gone already, and then there is nobody to tell.
         unsafe { libc::shutdown(fd_of(stream), libc::SHUT_WR) };
+    }
+
+    fn reset_on_close(&mut self, stream: StreamId) {
+        // SAFETY: the fd is ours until its close completes.
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd_of(stream)) };
+        // It fails only when the peer is gone already.
+        let _ = socket2::SockRef::from(&borrowed).set_linger(Some(Duration::ZERO));
     }
 
     fn close(&mut self, stream: StreamId) {
@@ -666,13 +677,11 @@ impl ListenerSlot {
             let _ = socket.set_tcp_nodelay(true);
         }
         let local = if self.address.is_unspecified() {
-            socket
-                .local_addr()
-                .map_or_else(|_| self.address.clone(), |it| Address::from_socket(&it))
+            socket.local_addr().map_or_else(|_| self.address.clone(), |it| address_of(&it))
         } else {
             self.address.clone()
         };
-        Accepted { stream, peer: Address::from_socket(&peer), local }
+        Accepted { stream, peer: address_of(&peer), local }
     }
 }
 
@@ -839,4 +848,9 @@ fn is_readable(fd: RawFd) -> bool {
 
 fn fd_of(stream: StreamId) -> RawFd {
     stream.0.cast_signed()
+}
+
+fn address_of(address: &SockAddr) -> Address {
+    // Only stream sockets of IP and Unix are registered; a Unix client has no name as a rule.
+    Address::from_socket(address).unwrap_or(Address::UnixUnnamed)
 }

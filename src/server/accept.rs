@@ -104,14 +104,12 @@ impl<P: Proactor> Server<P> {
         acceptor.state = if sweeping && result.is_err() { State::Stopped } else { State::Idle };
         match result {
             Ok(accepted) => self.open_connection(accepted),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    self.accept_paused_until = Some(self.shared.now + PAUSE);
-                    self.shared.events.push_back(Event::AcceptFailed(error));
-                }
-                // Cancelled, nobody there, or a client that left while it was in the queue.
-                _ => {}
-            },
+            Err(error) if is_shortage(&error) => {
+                self.accept_paused_until = Some(self.shared.now + PAUSE);
+                self.shared.events.push_back(Event::AcceptFailed(error));
+            }
+            // Cancelled, nobody there, or a client that left while it was in the queue.
+            Err(_) => {}
         }
     }
 
@@ -152,4 +150,10 @@ impl<P: Proactor> Server<P> {
     fn waits_for_idle_only(&self) -> bool {
         self.shared.draining_since.is_some() && self.running == 0 && self.shared.queue.is_empty()
     }
+}
+
+/// The machine has no fd or memory for one more connection, `accept(2)`.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| shortages.contains(&code))
 }

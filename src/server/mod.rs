@@ -225,7 +225,10 @@ fn automatic_headers<'a>(config: &'a Config, date: &'a mut Date) -> AutomaticHea
 pub struct Server<P> {
     shared: Shared<P>,
     /// By stream.
-    #[allow(clippy::vec_box, reason = "a slot of a closed connection costs a pointer, not a state")]
+    #[allow(
+        clippy::vec_box,
+        reason = "a slot of a closed connection costs a pointer, not a state"
+    )]
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
     running: usize,
@@ -364,8 +367,7 @@ impl<P: Proactor> Server<P> {
 
     /// Read on in the body of a request.
     pub fn read_body(&mut self, request: RequestId) -> Reading {
-        self.with(request, |connection, shared| connection.read_body(shared))
-            .unwrap_or(Reading::Disconnected)
+        self.with(request, Connection::read_body).unwrap_or(Reading::Disconnected)
     }
 
     /// Begin an answer. Nothing is sent before the first [`Server::send_body`].
@@ -430,8 +432,12 @@ impl<P: Proactor> Server<P> {
         let Self { connections, shared, .. } = self;
         let mut cut = 0;
         for connection in connections.iter_mut().flatten() {
-            cut += usize::from(connection.is_busy());
-            connection.abort(shared);
+            if connection.is_busy() {
+                cut += 1;
+                connection.abort(shared);
+            } else {
+                connection.close_idle(shared);
+            }
             connection.touch(shared);
         }
         cut
@@ -440,11 +446,7 @@ impl<P: Proactor> Server<P> {
     /// What the server holds.
     #[must_use]
     pub fn census(&self) -> Census {
-        Census {
-            connections: self.open,
-            queued: self.shared.queue.len(),
-            running: self.running,
-        }
+        Census { connections: self.open, queued: self.shared.queue.len(), running: self.running }
     }
 
     /// True when every listener has its accept armed.
