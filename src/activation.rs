@@ -187,11 +187,10 @@ mod tests {
 
     const PID: u32 = 4242;
 
-    fn parse_table(
-        pid: Option<&str>,
-        fds: Option<&str>,
-        names: Option<&str>,
-    ) -> Result<Vec<(RawFd, Option<String>)>, ActivationError> {
+    /// `LISTEN_PID`, `LISTEN_FDS`, `LISTEN_FDNAMES`.
+    type Variables<'a> = (Option<&'a str>, Option<&'a str>, Option<&'a str>);
+
+    fn parse_variables((pid, fds, names): Variables<'_>) -> Result<Vec<PassedFd>, ActivationError> {
         let environment = |name: &str| {
             let value = match name {
                 "LISTEN_PID" => pid,
@@ -201,16 +200,16 @@ mod tests {
             };
             value.map(str::to_owned)
         };
-        let activation = parse(environment, PID)?;
-        Ok(activation.fds.into_iter().map(|passed| (passed.fd, passed.name)).collect())
+        parse(environment, PID).map(|activation| activation.fds)
     }
 
     #[test]
     fn names_belong_to_numbers_in_order() {
-        let named = |fd, name: &str| (fd, Some(name.to_owned()));
-        let table: &[(&str, Option<&str>, Vec<(RawFd, Option<String>)>)] = &[
-            ("1", None, vec![(3, None)]),
-            ("2", None, vec![(3, None), (4, None)]),
+        let named = |fd, name: &str| PassedFd { fd, name: Some(name.to_owned()) };
+        let unnamed = |fd| PassedFd { fd, name: None };
+        let table = [
+            ("1", None, vec![unnamed(3)]),
+            ("2", None, vec![unnamed(3), unnamed(4)]),
             ("1", Some("web"), vec![named(3, "web")]),
             ("1", Some(""), vec![named(3, "")]),
             ("3", Some("web::web"), vec![named(3, "web"), named(4, ""), named(5, "web")]),
@@ -218,8 +217,8 @@ mod tests {
             ("2", Some(":"), vec![named(3, ""), named(4, "")]),
         ];
         for (fds, names, expected) in table {
-            let found = parse_table(Some("4242"), Some(fds), *names);
-            assert_eq!(found.as_ref(), Ok(expected), "LISTEN_FDS={fds} LISTEN_FDNAMES={names:?}");
+            let found = parse_variables((Some("4242"), Some(fds), names));
+            assert_eq!(found, Ok(expected), "LISTEN_FDS={fds} LISTEN_FDNAMES={names:?}");
         }
     }
 
@@ -229,34 +228,33 @@ mod tests {
         let pid = Some("4242");
         let count = |value: &str| InvalidCount(value.to_owned());
         let bad_pid = |value: &str| InvalidPid(value.to_owned());
-        let table: &[(Option<&str>, Option<&str>, Option<&str>, ActivationError)] = &[
-            (None, None, None, Absent("LISTEN_PID")),
-            (None, Some("1"), None, Absent("LISTEN_PID")),
-            (pid, None, None, Absent("LISTEN_FDS")),
-            (Some("7"), Some("1"), None, OtherProcess { listen_pid: 7, pid: PID }),
-            (Some("7"), Some("junk"), None, OtherProcess { listen_pid: 7, pid: PID }),
-            (Some(""), Some("1"), None, bad_pid("")),
-            (Some("0"), Some("1"), None, bad_pid("0")),
-            (Some("-1"), Some("1"), None, bad_pid("-1")),
-            (Some("+4242"), Some("1"), None, bad_pid("+4242")),
-            (Some("4242 "), Some("1"), None, bad_pid("4242 ")),
-            (Some("99999999999"), Some("1"), None, bad_pid("99999999999")),
-            (pid, Some("0"), None, Empty),
-            (pid, Some(""), None, count("")),
-            (pid, Some("-1"), None, count("-1")),
-            (pid, Some("+1"), None, count("+1")),
-            (pid, Some("1.0"), None, count("1.0")),
-            (pid, Some("two"), None, count("two")),
-            (pid, Some("1048577"), None, count("1048577")),
-            (pid, Some("2147483647"), None, count("2147483647")),
-            (pid, Some("99999999999999999999"), None, count("99999999999999999999")),
-            (pid, Some("2"), Some("web"), NameCount { names: 1, fds: 2 }),
-            (pid, Some("1"), Some("web:api"), NameCount { names: 2, fds: 1 }),
-            (pid, Some("2"), Some(""), NameCount { names: 1, fds: 2 }),
+        let table: [(Variables<'_>, ActivationError); 23] = [
+            ((None, None, None), Absent("LISTEN_PID")),
+            ((None, Some("1"), None), Absent("LISTEN_PID")),
+            ((pid, None, None), Absent("LISTEN_FDS")),
+            ((Some("7"), Some("1"), None), OtherProcess { listen_pid: 7, pid: PID }),
+            ((Some("7"), Some("junk"), None), OtherProcess { listen_pid: 7, pid: PID }),
+            ((Some(""), Some("1"), None), bad_pid("")),
+            ((Some("0"), Some("1"), None), bad_pid("0")),
+            ((Some("-1"), Some("1"), None), bad_pid("-1")),
+            ((Some("+4242"), Some("1"), None), bad_pid("+4242")),
+            ((Some("4242 "), Some("1"), None), bad_pid("4242 ")),
+            ((Some("99999999999"), Some("1"), None), bad_pid("99999999999")),
+            ((pid, Some("0"), None), Empty),
+            ((pid, Some(""), None), count("")),
+            ((pid, Some("-1"), None), count("-1")),
+            ((pid, Some("+1"), None), count("+1")),
+            ((pid, Some("1.0"), None), count("1.0")),
+            ((pid, Some("two"), None), count("two")),
+            ((pid, Some("1048577"), None), count("1048577")),
+            ((pid, Some("2147483647"), None), count("2147483647")),
+            ((pid, Some("99999999999999999999"), None), count("99999999999999999999")),
+            ((pid, Some("2"), Some("web")), NameCount { names: 1, fds: 2 }),
+            ((pid, Some("1"), Some("web:api")), NameCount { names: 2, fds: 1 }),
+            ((pid, Some("2"), Some("")), NameCount { names: 1, fds: 2 }),
         ];
-        for (pid, fds, names, expected) in table {
-            let found = parse_table(*pid, *fds, *names);
-            assert_eq!(found.as_ref(), Err(expected), "{pid:?} {fds:?} {names:?}");
+        for (variables, expected) in table {
+            assert_eq!(parse_variables(variables), Err(expected), "{variables:?}");
         }
     }
 
