@@ -91,6 +91,9 @@ impl Decoder {
             }
             (Place::Size, b';') => self.size_line_byte(limits).map(|()| Place::Extension),
             (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLineFeed),
+            (Place::SizeStart | Place::Size | Place::Extension, b'\n') => {
+                Err(ProtocolError::BareLineFeed)
+            }
             (Place::SizeStart | Place::Size, _) => Err(ProtocolError::InvalidChunkSize),
             (Place::Extension, _) if is_field_byte(byte) => {
                 self.size_line_byte(limits).map(|()| Place::Extension)
@@ -156,6 +159,7 @@ fn trailer(place: Place, byte: u8) -> Result<Place, ProtocolError> {
         (Place::TrailerLineFeed, b'\n') => Ok(Place::TrailerStart),
         (Place::LastLineFeed, b'\n') => Ok(Place::Done),
         (Place::TrailerLineFeed | Place::LastLineFeed, _) => Err(ProtocolError::BareCarriageReturn),
+        (_, b'\n') => Err(ProtocolError::BareLineFeed),
         _ => Err(ProtocolError::InvalidTrailer),
     }
 }

@@ -74,7 +74,7 @@ pub enum ProtocolError {
     InvalidChunkSize,
     /// A chunk size that no 64-bit number holds.
     ChunkSizeOverflow,
-    /// A control character in a chunk extension, or a carriage return alone.
+    /// A control character in a chunk extension, RFC 9112 §7.1.1.
     InvalidChunkExtension,
     /// A chunk's size line has more bytes than [`super::Limits::chunk_line_bytes`].
     ChunkLineTooLong,
@@ -141,7 +141,7 @@ impl ProtocolError {
             Self::InvalidChunkSize => "a chunk size is not a hexadecimal number",
             Self::ChunkSizeOverflow => "a chunk size is too large",
             Self::InvalidChunkExtension => "a chunk extension contains a control character",
-            Self::ChunkLineTooLong => "a chunk extension is too long",
+            Self::ChunkLineTooLong => "the size line of a chunk is too long",
             Self::ChunkWithoutEnd => "a chunk does not end where its size says",
             Self::InvalidTrailer => "a trailer is not a valid header line",
             Self::TrailersTooLong => "the trailer section is too long",
