@@ -127,9 +127,7 @@ impl Connection {
     /// Appends `100 Continue` if the client waits for it; else nothing. To be called when the
     /// application wants the body, RFC 9110 §10.1.1.
     pub fn write_continue(&mut self, out: &mut Vec<u8>) {
-        if self.awaits_continue
-            && self.state.request == Request::Body
-            && matches!(self.state.response, Response::Idle | Response::Pending)
+        if self.awaits_continue && matches!(self.state.response, Response::Idle | Response::Pending)
         {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             self.awaits_continue = false;
@@ -252,7 +250,6 @@ impl Connection {
                 self.state = next;
                 self.head_reader = HeadReader::default();
                 self.incoming = Incoming::Length(0);
-                self.awaits_continue = false;
                 self.to_head = false;
                 self.sent = 0;
                 Ok(())
@@ -316,7 +313,6 @@ impl Connection {
         self.version = head.version();
         self.to_head = head.method() == "HEAD";
         self.keeps_alive &= head.keeps_alive();
-        self.awaits_continue = head.expects_continue();
         self.incoming = match head.body_length() {
             BodyLength::None => Incoming::Length(0),
             BodyLength::Length(length)
@@ -327,6 +323,7 @@ impl Connection {
             BodyLength::Length(length) => Incoming::Length(length),
             BodyLength::Chunked => Incoming::Chunked(Decoder::new()),
         };
+        self.awaits_continue = head.expects_continue();
         if let Some(begun) = self.state.after(Step::RequestHead) {
             self.state = begun;
         }
@@ -358,8 +355,7 @@ impl Connection {
     fn give_out_head(&mut self, framing: ResponseFraming, state: State, prefix: &mut Vec<u8>) {
         // A client that was never told to send its body may send it or not, RFC 9110 §10.1.1: what
         // follows on the connection would be a guess.
-        let unsure = self.awaits_continue && self.state.request != Request::Ended;
-        if self.response.close || unsure || framing == ResponseFraming::UntilClose {
+        if self.response.close || self.awaits_continue || framing == ResponseFraming::UntilClose {
             self.keeps_alive = false;
         }
         let option: Option<&[u8]> = match (self.keeps_alive, self.version) {
