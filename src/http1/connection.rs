@@ -5,9 +5,9 @@
 //! anything is written, and a refused one changes nothing.
 
 use super::Limits;
-use super::chunked::{self, Chunked, Decoder};
+use super::chunked::{self, Decoder};
 use super::error::{NotFinished, ProtocolError, ResponseError};
-use super::framing::{ResponseFraming, ResponseShape, response_framing};
+use super::framing::{BodyPart, ResponseFraming, ResponseShape, next_of_length, response_framing};
 use super::head::HeadReader;
 use super::request::{BodyLength, RequestHead, Version};
 use super::response::{AutomaticHeaders, BodyFrame, ResponseHead};
@@ -336,13 +336,13 @@ impl Connection {
             self.awaits_continue = false;
         }
         let found = match &mut self.incoming {
-            Incoming::Length(remaining) => read_length(remaining, input),
+            Incoming::Length(remaining) => next_of_length(remaining, input),
             Incoming::Chunked(decoder) => decoder.next(input, &self.limits)?,
         };
         Ok(match found {
-            Chunked::Data(data) => Some(Event::Body(data)),
-            Chunked::NeedMore => None,
-            Chunked::End => {
+            BodyPart::Data(data) => Some(Event::Body(data)),
+            BodyPart::NeedMore => None,
+            BodyPart::End => {
                 if let Some(ended) = self.state.after(Step::RequestEnd) {
                     self.state = ended;
                 }
@@ -367,21 +367,6 @@ impl Connection {
         self.framing = framing;
         self.state = state;
     }
-}
-
-fn read_length<'a>(remaining: &mut u64, input: &mut &'a [u8]) -> Chunked<'a> {
-    if *remaining == 0 {
-        return Chunked::End;
-    }
-    if input.is_empty() {
-        return Chunked::NeedMore;
-    }
-    // More than fits in memory is more than there is of input.
-    let wanted = usize::try_from(*remaining).unwrap_or(usize::MAX);
-    let (data, rest) = input.split_at(wanted.min(input.len()));
-    *input = rest;
-    *remaining -= data.len() as u64;
-    Chunked::Data(data)
 }
 
 /// Whether `sent` bytes in all fit the promise of the head.
