@@ -311,7 +311,7 @@ impl Connection {
         }
         let Some(head) = self.head_reader.next(input, &self.limits)? else { return Ok(None) };
         self.version = head.version();
-        self.to_head = head.method() == "HEAD";
+        self.to_head = head.is_head();
         self.keeps_alive &= head.keeps_alive();
         self.incoming = match head.body_length() {
             BodyLength::None => Incoming::Length(0),
