@@ -1,9 +1,8 @@
 //! The codec alone, without a socket: what one request costs before and after the application.
 //!
-//! `cargo bench --bench http1` shows wall time. The count of instructions, which hardly changes from
-//! run to run, comes from a fixed number of exchanges and nothing else:
-//! `HTTP1_ROUNDS=1000000 perf stat -e instructions:u target/release/deps/http1-* browser` (or
-//! `plain`).
+//! `cargo bench --bench http1` shows wall time. Instructions, which are the same on every run, are
+//! counted over a fixed number of exchanges and nothing else: `HTTP1_ROUNDS=100000 valgrind
+//! --tool=callgrind target/release/deps/http1-* browser` (or `plain`).
 
 use criterion::{Criterion, Throughput};
 use granian_uring::http1::{AutomaticHeaders, Connection, Event, Limits};

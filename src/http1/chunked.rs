@@ -8,6 +8,7 @@
 
 use super::Limits;
 use super::error::ProtocolError;
+use super::framing::{BodyPart, take};
 use super::syntax::{is_field_byte, is_token_byte, write_hexadecimal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,6 @@ enum Place {
     TrailerLineFeed,
     LastLineFeed,
     Done,
-}
-
-/// What the decoder found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunked<'a> {
-    Data(&'a [u8]),
-    End,
-    NeedMore,
 }
 
 /// One chunked body on its way in.
@@ -57,29 +50,25 @@ impl Decoder {
         &mut self,
         input: &mut &'a [u8],
         limits: &Limits,
-    ) -> Result<Chunked<'a>, ProtocolError> {
+    ) -> Result<BodyPart<'a>, ProtocolError> {
         loop {
             match self.place {
-                Place::Done => return Ok(Chunked::End),
+                Place::Done => return Ok(BodyPart::End),
                 Place::Data if !input.is_empty() => return Ok(self.data(input)),
                 _ => (),
             }
-            let Some((&byte, rest)) = input.split_first() else { return Ok(Chunked::NeedMore) };
+            let Some((&byte, rest)) = input.split_first() else { return Ok(BodyPart::NeedMore) };
             self.place = self.framing(byte, limits)?;
             *input = rest;
         }
     }
 
-    fn data<'a>(&mut self, input: &mut &'a [u8]) -> Chunked<'a> {
-        // More than fits in memory is more than there is of input.
-        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX);
-        let (data, rest) = input.split_at(wanted.min(input.len()));
-        *input = rest;
-        self.remaining -= data.len() as u64;
+    fn data<'a>(&mut self, input: &mut &'a [u8]) -> BodyPart<'a> {
+        let data = take(&mut self.remaining, input);
         if self.remaining == 0 {
             self.place = Place::DataReturn;
         }
-        Chunked::Data(data)
+        BodyPart::Data(data)
     }
 
     /// The place after one byte of framing.

@@ -5,9 +5,9 @@
 //! anything is written, and a refused one changes nothing.
 
 use super::Limits;
-use super::chunked::{self, Chunked, Decoder};
+use super::chunked::{self, Decoder};
 use super::error::{NotFinished, ProtocolError, ResponseError};
-use super::framing::{ResponseFraming, ResponseShape, response_framing};
+use super::framing::{BodyPart, ResponseFraming, ResponseShape, next_of_length, response_framing};
 use super::head::HeadReader;
 use super::request::{BodyLength, RequestHead, Version};
 use super::response::{AutomaticHeaders, BodyFrame, ResponseHead};
@@ -127,9 +127,7 @@ impl Connection {
     /// Appends `100 Continue` if the client waits for it; else nothing. To be called when the
     /// application wants the body, RFC 9110 §10.1.1.
     pub fn write_continue(&mut self, out: &mut Vec<u8>) {
-        if self.awaits_continue
-            && self.state.request == Request::Body
-            && matches!(self.state.response, Response::Idle | Response::Pending)
+        if self.awaits_continue && matches!(self.state.response, Response::Idle | Response::Pending)
         {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             self.awaits_continue = false;
@@ -252,7 +250,6 @@ impl Connection {
                 self.state = next;
                 self.head_reader = HeadReader::default();
                 self.incoming = Incoming::Length(0);
-                self.awaits_continue = false;
                 self.to_head = false;
                 self.sent = 0;
                 Ok(())
@@ -314,9 +311,8 @@ impl Connection {
         }
         let Some(head) = self.head_reader.next(input, &self.limits)? else { return Ok(None) };
         self.version = head.version();
-        self.to_head = head.method() == "HEAD";
+        self.to_head = head.is_head();
         self.keeps_alive &= head.keeps_alive();
-        self.awaits_continue = head.expects_continue();
         self.incoming = match head.body_length() {
             BodyLength::None => Incoming::Length(0),
             BodyLength::Length(length)
@@ -327,6 +323,7 @@ impl Connection {
             BodyLength::Length(length) => Incoming::Length(length),
             BodyLength::Chunked => Incoming::Chunked(Decoder::new()),
         };
+        self.awaits_continue = head.expects_continue();
         if let Some(begun) = self.state.after(Step::RequestHead) {
             self.state = begun;
         }
@@ -339,13 +336,13 @@ impl Connection {
             self.awaits_continue = false;
         }
         let found = match &mut self.incoming {
-            Incoming::Length(remaining) => read_length(remaining, input),
+            Incoming::Length(remaining) => next_of_length(remaining, input),
             Incoming::Chunked(decoder) => decoder.next(input, &self.limits)?,
         };
         Ok(match found {
-            Chunked::Data(data) => Some(Event::Body(data)),
-            Chunked::NeedMore => None,
-            Chunked::End => {
+            BodyPart::Data(data) => Some(Event::Body(data)),
+            BodyPart::NeedMore => None,
+            BodyPart::End => {
                 if let Some(ended) = self.state.after(Step::RequestEnd) {
                     self.state = ended;
                 }
@@ -358,8 +355,7 @@ impl Connection {
     fn give_out_head(&mut self, framing: ResponseFraming, state: State, prefix: &mut Vec<u8>) {
         // A client that was never told to send its body may send it or not, RFC 9110 §10.1.1: what
         // follows on the connection would be a guess.
-        let unsure = self.awaits_continue && self.state.request != Request::Ended;
-        if self.response.close || unsure || framing == ResponseFraming::UntilClose {
+        if self.response.close || self.awaits_continue || framing == ResponseFraming::UntilClose {
             self.keeps_alive = false;
         }
         let option: Option<&[u8]> = match (self.keeps_alive, self.version) {
@@ -371,21 +367,6 @@ impl Connection {
         self.framing = framing;
         self.state = state;
     }
-}
-
-fn read_length<'a>(remaining: &mut u64, input: &mut &'a [u8]) -> Chunked<'a> {
-    if *remaining == 0 {
-        return Chunked::End;
-    }
-    if input.is_empty() {
-        return Chunked::NeedMore;
-    }
-    // More than fits in memory is more than there is of input.
-    let wanted = usize::try_from(*remaining).unwrap_or(usize::MAX);
-    let (data, rest) = input.split_at(wanted.min(input.len()));
-    *input = rest;
-    *remaining -= data.len() as u64;
-    Chunked::Data(data)
 }
 
 /// Whether `sent` bytes in all fit the promise of the head.

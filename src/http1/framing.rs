@@ -66,6 +66,33 @@ fn chunked_only<'a>(values: impl Iterator<Item = &'a [u8]>) -> Result<(), Protoc
     }
 }
 
+/// What the next bytes of a request's body are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyPart<'a> {
+    Data(&'a [u8]),
+    End,
+    NeedMore,
+}
+
+/// The next part of a body that has `remaining` bytes and no transfer coding.
+pub(super) fn next_of_length<'a>(remaining: &mut u64, input: &mut &'a [u8]) -> BodyPart<'a> {
+    match (*remaining, input.is_empty()) {
+        (0, _) => BodyPart::End,
+        (_, true) => BodyPart::NeedMore,
+        (_, false) => BodyPart::Data(take(remaining, input)),
+    }
+}
+
+/// Consumes at most `remaining` bytes from the front of `input`, and counts them.
+pub(super) fn take<'a>(remaining: &mut u64, input: &mut &'a [u8]) -> &'a [u8] {
+    // More than fits in memory is more than there is of input.
+    let wanted = usize::try_from(*remaining).unwrap_or(usize::MAX);
+    let (data, rest) = input.split_at(wanted.min(input.len()));
+    *input = rest;
+    *remaining -= data.len() as u64;
+    data
+}
+
 /// How a response's body is put on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseFraming {

@@ -143,6 +143,11 @@ impl RequestHead {
         self.is_upgrade
     }
 
+    /// Whether the answer has no body whatever it says, RFC 9110 §9.3.2.
+    pub(super) fn is_head(&self) -> bool {
+        self.slice(self.method) == b"HEAD"
+    }
+
     /// Whether the client lets the connection live after this request, RFC 9112 §9.3.
     pub(super) fn keeps_alive(&self) -> bool {
         self.keeps_alive

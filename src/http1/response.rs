@@ -102,7 +102,7 @@ impl ResponseHead {
         for option in list(value) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;
-            } else if !option.eq_ignore_ascii_case(b"keep-alive") {
+            } else if !option.is_empty() && !option.eq_ignore_ascii_case(b"keep-alive") {
                 write_field(b"connection", option, &mut self.bytes);
             }
         }

@@ -80,7 +80,7 @@ const FRAMINGS: &[Framing] = &[
         wire: "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", lives: true },
     Framing { name: "one empty message", request: GET, status: 404, headers: &[], body: &[""],
         wire: "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", lives: true },
-    Framing { name: "declared length, in pieces", request: GET, status: 200, headers: FIVE, body: &["he", "", "llo", ""],
+    Framing { name: "declared length, in pieces", request: GET, status: 200, headers: &[("Content-Length", " 5\t")], body: &["he", "", "llo", ""],
         wire: "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", lives: true },
     Framing { name: "chunked", request: GET, status: 200, headers: &[], body: &["hello", "0123456789abcdef", ""],
         wire: "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n", lives: true },
@@ -100,7 +100,7 @@ const FRAMINGS: &[Framing] = &[
         wire: "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", lives: false },
     Framing { name: "the application closes HTTP/1.0 keep-alive", request: KEEP_10, status: 200, headers: &[("connection", "close")], body: &[""],
         wire: "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", lives: false },
-    Framing { name: "other connection options stay", request: GET, status: 426, headers: &[("connection", "keep-alive, upgrade"), ("upgrade", "h2c")], body: &[""],
+    Framing { name: "other connection options stay", request: GET, status: 426, headers: &[("connection", "keep-alive, , upgrade,"), ("upgrade", "h2c")], body: &[""],
         wire: "HTTP/1.1 426 Upgrade Required\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 0\r\n\r\n", lives: true },
     Framing { name: "transfer-encoding is ours", request: GET, status: 200, headers: &[("Transfer-Encoding", "chunked"), ("a", "b")], body: &["hello"],
         wire: "HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 5\r\n\r\nhello", lives: true },
@@ -345,6 +345,12 @@ fn a_draining_server_says_close_while_it_can() {
     let wire = send(&mut connection, "", true).unwrap();
     assert_eq!(wire, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     assert_eq!(connection.next_cycle(), Err(NotFinished));
+    let mut idle = Connection::new(Limits::default());
+    idle.close_after_response();
+    let mut input = GET.as_bytes();
+    while idle.next_event(&mut input).unwrap().is_some() {}
+    start(&mut idle, 200, &[], &NONE).unwrap();
+    assert_eq!(send(&mut idle, "", true).unwrap(), wire, "told before the request came");
     let mut late = after(GET);
     start(&mut late, 200, &[], &NONE).unwrap();
     send(&mut late, "", true).unwrap();
@@ -370,6 +376,26 @@ fn the_next_cycle_waits_for_the_request_too() {
     assert!(connection.is_between_requests());
     assert!(matches!(connection.next_event(&mut input), Ok(Some(Event::Request(_)))));
     assert_eq!((input, connection.is_between_requests()), (&b""[..], false));
+}
+
+#[test]
+fn nothing_of_a_cycle_is_left_in_the_next() {
+    let mut connection = after(HEAD);
+    start(&mut connection, 200, FIVE, &NONE).unwrap();
+    send(&mut connection, "hello", true).unwrap();
+    connection.next_cycle().unwrap();
+    let mut input = GET.as_bytes();
+    while connection.next_event(&mut input).unwrap().is_some() {}
+    start(&mut connection, 200, FIVE, &NONE).unwrap();
+    assert!(send(&mut connection, "hello", true).unwrap().ends_with("\r\n\r\nhello"));
+
+    let mut connection = after(HEAD);
+    start(&mut connection, 200, &[], &NONE).unwrap();
+    send(&mut connection, "", true).unwrap();
+    connection.next_cycle().unwrap();
+    let mut out = Vec::new();
+    connection.write_error(408, "too slow", &NONE, &mut out).unwrap();
+    assert!(out.ends_with(b"\r\n\r\ntoo slow\n"), "the next request is not known to be HEAD");
 }
 
 /// What was scanned is not looked at again, whatever the cut: spoiling it goes unnoticed until the
