@@ -364,6 +364,11 @@ impl Connection {
         Ok(Progress::Ready)
     }
 
+    pub(super) fn room(&self) -> Progress {
+        let waits = self.exchange.as_ref().is_some_and(|exchange| exchange.writing);
+        if waits { Progress::Wait } else { Progress::Ready }
+    }
+
     /// The application is done with the request under way, which it has not answered in full.
     pub(super) fn finish<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Left {
         if self.can_refuse() {

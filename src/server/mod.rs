@@ -58,8 +58,6 @@ pub enum Event {
     Readable(RequestId),
     /// There is room after [`Server::send_body`] said [`Progress::Wait`], or the peer is gone.
     Writable(RequestId),
-    /// The fd given to [`Server::watch`] is readable.
-    Watched(RawFd),
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
     AcceptFailed(io::Error),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
@@ -237,6 +235,8 @@ pub struct Server<P> {
     /// Accepting rests until then, after the machine refused an fd.
     accept_paused_until: Option<Instant>,
     completions: Vec<Completion>,
+    /// Watched fds that are readable.
+    watched: Vec<RawFd>,
     due: Vec<(StreamId, u32)>,
 }
 
@@ -265,6 +265,7 @@ impl<P: Proactor> Server<P> {
             accepting: false,
             accept_paused_until: None,
             completions: Vec::new(),
+            watched: Vec::new(),
             due: Vec::new(),
         }
     }
@@ -285,9 +286,14 @@ impl<P: Proactor> Server<P> {
         self.accepting = true;
     }
 
-    /// Tell once, with [`Event::Watched`], when `fd` is readable.
+    /// Look for `fd`, which is not a connection of ours: see [`Server::take_watched`].
     pub fn watch(&mut self, fd: RawFd) {
         self.shared.proactor.watch(fd);
+    }
+
+    /// A fd given to [`Server::watch`] that has become readable. It is watched no longer.
+    pub fn take_watched(&mut self) -> Option<RawFd> {
+        self.watched.pop()
     }
 
     /// One turn: [`Server::flush`], [`Server::wait`], [`Server::deliver`].
@@ -309,15 +315,17 @@ impl<P: Proactor> Server<P> {
     }
 
     /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
-    /// only part of a turn that blocks, and it touches nothing of the application's.
+    /// only part of a turn that blocks, and it touches nothing of the application's. Returns how
+    /// many completions came: none when the time was up or a signal arrived.
     ///
     /// # Errors
     ///
     /// When the proactor fails; the server cannot go on then.
-    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
         let deadline = own.into_iter().flatten().chain(deadline).min();
-        self.shared.proactor.wait(deadline, &mut self.completions)
+        self.shared.proactor.wait(deadline, &mut self.completions)?;
+        Ok(self.completions.len())
     }
 
     /// True when [`Server::wait`] can be expected to block.
@@ -400,6 +408,15 @@ impl<P: Proactor> Server<P> {
             .unwrap_or(Err(SendError::Gone))
     }
 
+    /// Whether the output has room, after [`Server::send_body`] said [`Progress::Wait`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`].
+    pub fn room(&mut self, request: RequestId) -> Result<Progress, SendError> {
+        self.current(request).map(|connection| connection.room()).ok_or(SendError::Gone)
+    }
+
     /// The application is done with a request: answer in its place if it has not. To be called
     /// once for each [`Event::Request`].
     pub fn finish(&mut self, request: RequestId) -> Left {
@@ -463,9 +480,7 @@ impl<P: Proactor> Server<P> {
     fn complete(&mut self, completion: Completion) {
         let (stream, news) = match completion {
             Completion::Accepted { listener, result } => return self.accepted(listener, result),
-            Completion::Readable { fd } => {
-                return self.shared.events.push_back(Event::Watched(fd));
-            }
+            Completion::Readable { fd } => return self.watched.push(fd),
             Completion::Closed { stream } => {
                 self.connections[stream.index()] = None;
                 self.open -= 1;
