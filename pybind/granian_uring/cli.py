@@ -100,7 +100,7 @@ class _Option(click.Option):
 
     def __init__(self, names: Sequence[str], *, option: Option, **attributes: Any) -> None:
         super().__init__(names, **attributes)
-        self._shown_default = f"{option.shown_default} {option.unit}".strip()
+        self._shown_default = option.shown_default
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
@@ -116,6 +116,7 @@ def _parameter(option: Option) -> click.Option:
         [flag, option.name],
         option=option,
         type=option.type,
+        metavar=option.unit.upper() or None,
         is_flag=option.type is click.BOOL,
         default=option.default,
         multiple=option.repeatable,
@@ -164,10 +165,10 @@ def _run(settings: Settings) -> int:
     _load_environment(settings.env_files)
     _name_process(settings.process_name)
     # Late, because it needs the compiled part, which --help and a wrong option do not.
-    from granian_uring import worker
+    from granian_uring.worker import run
 
     with _pid_file(settings.pid_file):
-        return worker.run(settings)
+        return run(settings)
 
 
 def _load_environment(files: Sequence[Path]) -> None:
@@ -237,9 +238,9 @@ def _pid_in(path: Path) -> int | None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:
         pass
     return True
 

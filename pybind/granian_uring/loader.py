@@ -117,9 +117,9 @@ def _split(target: str) -> tuple[str, str]:
     if not colon:
         attribute = DEFAULT_ATTRIBUTE
     parts = [*module_name.split("."), *attribute.split(".")]
-    if all(part.isidentifier() for part in parts):
-        return module_name, attribute
     path = module_name.removesuffix(".py")
+    if path == module_name and all(part.isidentifier() for part in parts):
+        return module_name, attribute
     if path != module_name or "/" in path:
         hint = f"a module is named with dots: {path.strip('./').replace('/', '.')}:{attribute}"
     else:
