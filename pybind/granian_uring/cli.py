@@ -156,7 +156,8 @@ def _check_later(word: LaterWord, value: str | bool) -> None:
         shown = word.flag if value else f"--no-{word.flag.removeprefix('--')}"
     else:
         side = str(value)
-        shown = f"{word.flag} {value}"
+        # Where no value passes it says nothing, and may be a secret (--ssl-keyfile-password).
+        shown = f"{word.flag} {value}" if word.accepted else word.flag
     if side not in word.accepted:
         raise NotYet(shown, word.hint)
 

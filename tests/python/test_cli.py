@@ -155,13 +155,15 @@ def test_later_words_are_not_yet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: LaterWord
 ) -> None:
     line = _refused(word)
+    # A value that could be a secret is not repeated.
+    expected = f"error: {' '.join(line if word.accepted else line[:1])} is not supported yet"
     assert cli.main(["web:app", *line]) == ExitCode.USAGE
-    _assert_error(capsys, f"{' '.join(line)} is not supported yet")
+    _assert_error(capsys, expected)
     monkeypatch.setenv(
         word.environment, "17" if not word.switch else str("on" not in word.accepted)
     )
     assert cli.main(["web:app"]) == ExitCode.USAGE
-    _assert_error(capsys, f"{' '.join(line)} is not supported yet")
+    _assert_error(capsys, expected)
 
 
 @pytest.mark.parametrize("interface", ["rsgi", "wsgi"])

@@ -108,6 +108,12 @@ def test_a_missing_submodule_is_told_from_its_package_s_own_failure(directory: P
     assert "shop.missing" in failure("shop.site:app")
 
 
+def test_a_package_that_imports_the_missing_module_itself_shows_where(directory: Path) -> None:
+    (directory / "shop").mkdir()
+    (directory / "shop" / "__init__.py").write_text("import shop.site\n")
+    assert 'shop/__init__.py", line 1' in failure("shop.site:app")
+
+
 @pytest.mark.parametrize(
     ("source", "last"),
     [
@@ -216,6 +222,10 @@ class Framework:
     async def static(scope: Any, receive: Any, send: Any) -> None: ...
 
 
+class Configured:
+    async def __call__(self, debug: bool, scope: Any, receive: Any, send: Any) -> None: ...
+
+
 class Both(Framework):
     def __rsgi__(self, scope: Any, protocol: Any) -> None: ...
 
@@ -269,6 +279,7 @@ async def configured(debug: bool, scope: Any, receive: Any, send: Any) -> None: 
         Framework().method,
         Framework.static,
         functools.partial(configured, True),
+        functools.partial(Configured(), True),
         functools.partial(asgi),
         decorated(functools.partial(asgi)),
         Both(),

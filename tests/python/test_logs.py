@@ -68,6 +68,16 @@ def test_levels_and_switches() -> None:
     assert ran.stdout == ""
 
 
+def test_loggers_of_the_application_are_left_alone() -> None:
+    script = (
+        "import logging\nlogging.basicConfig(format='app: %(message)s')\n"
+        "before = logging.getLogger('app')\nlogs.configure()\n"
+        "before.warning('heard')\nlogs.logger.warning('once')"
+    )
+    lines = run(script, capture_output=True).stderr.splitlines()
+    assert lines[0] == "app: heard" and lines[1].endswith("WARNING once") and len(lines) == 2
+
+
 def test_a_journal_gets_priorities_on_every_line_and_no_time(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     script = (
@@ -118,12 +128,16 @@ def test_a_configuration_replaces_top_level_keys(tmp_path: Path) -> None:
         json.dumps(
             {
                 "handlers": {"file": {"class": "logging.FileHandler", "filename": str(target)}},
-                "loggers": {"granian": {"handlers": ["file"], "level": "INFO"}},
+                "loggers": {
+                    "granian": {"handlers": ["file"], "level": "INFO"},
+                    "granian.access": {"handlers": ["file"], "level": "INFO"},
+                },
             }
         )
     )
     logs.configure(config=file)
     logs.logger.info("to the file")
+    logs.access_logger.info("not asked for")
     for handler in logs.logger.handlers:
         handler.close()
     assert target.read_text() == "to the file\n"
