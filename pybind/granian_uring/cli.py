@@ -85,11 +85,10 @@ class _Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups = {option.name: option.group for option in OPTIONS}
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         for group in (*config.GROUPS, "Other"):
-            parameters = [
-                p for p in self.get_params(ctx) if groups.get(p.name or "", "Other") == group
-            ]
-            rows = [row for p in parameters if (row := p.get_help_record(ctx)) is not None]
+            members = [o for o in options if groups.get(o.name or "", "Other") == group]
+            rows = [row for o in members if (row := o.get_help_record(ctx)) is not None]
             if rows:
                 with formatter.section(group):
                     formatter.write_dl(rows)
