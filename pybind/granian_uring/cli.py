@@ -85,11 +85,10 @@ class _Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups = {option.name: option.group for option in OPTIONS}
+        options = [p for p in self.get_params(ctx) if isinstance(p, click.Option)]
         for group in (*config.GROUPS, "Other"):
-            parameters = [
-                p for p in self.get_params(ctx) if groups.get(p.name or "", "Other") == group
-            ]
-            rows = [row for p in parameters if (row := p.get_help_record(ctx)) is not None]
+            members = [o for o in options if groups.get(o.name or "", "Other") == group]
+            rows = [row for o in members if (row := o.get_help_record(ctx)) is not None]
             if rows:
                 with formatter.section(group):
                     formatter.write_dl(rows)
@@ -100,7 +99,7 @@ class _Option(click.Option):
 
     def __init__(self, names: Sequence[str], *, option: Option, **attributes: Any) -> None:
         super().__init__(names, **attributes)
-        self._shown_default = f"{option.shown_default} {option.unit}".strip()
+        self._shown_default = option.shown_default
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         extra = super().get_help_extra(ctx)
@@ -116,6 +115,7 @@ def _parameter(option: Option) -> click.Option:
         [flag, option.name],
         option=option,
         type=option.type,
+        metavar=option.unit.upper() or None,
         is_flag=option.type is click.BOOL,
         default=option.default,
         multiple=option.repeatable,
@@ -155,7 +155,8 @@ def _check_later(word: LaterWord, value: str | bool) -> None:
         shown = word.flag if value else f"--no-{word.flag.removeprefix('--')}"
     else:
         side = str(value)
-        shown = f"{word.flag} {value}"
+        # Where no value passes it says nothing, and may be a secret (--ssl-keyfile-password).
+        shown = f"{word.flag} {value}" if word.accepted else word.flag
     if side not in word.accepted:
         raise NotYet(shown, word.hint)
 
@@ -164,10 +165,10 @@ def _run(settings: Settings) -> int:
     _load_environment(settings.env_files)
     _name_process(settings.process_name)
     # Late, because it needs the compiled part, which --help and a wrong option do not.
-    from granian_uring import worker
+    from granian_uring.worker import run
 
     with _pid_file(settings.pid_file):
-        return worker.run(settings)
+        return run(settings)
 
 
 def _load_environment(files: Sequence[Path]) -> None:
@@ -237,9 +238,9 @@ def _pid_in(path: Path) -> int | None:
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
-    except (PermissionError, OverflowError):
+    except PermissionError:
         pass
     return True
 

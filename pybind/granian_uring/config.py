@@ -295,7 +295,7 @@ class Settings:
         native="access_log",
     )
     access_log_fmt: str | None = option(
-        "The line's %-format, over the atoms below.",
+        "The line's %-format, over Granian's ten atoms.",
         group="Logging",
         environment="GRANIAN_LOG_ACCESS_FMT",
         shown_default="addr, time, request, status and dt_ms",

@@ -38,7 +38,8 @@ def load(target: str, *, factory: bool = False, working_dir: Path | None = None)
     """Imports the application that `target` names: `module:attribute.of.it`, or `module` alone.
 
     Changes to `working_dir` first, and puts the working directory at the head of `sys.path`. Raises
-    `OperatorError` and `ApplicationError`, both with `ExitCode.APPLICATION`.
+    `OperatorError` (its `code` says what is wrong: the line, the directory, the application) and
+    `ApplicationError`.
     """
     module_name, attribute = _split(target)
     if working_dir is not None:
@@ -117,9 +118,9 @@ def _split(target: str) -> tuple[str, str]:
     if not colon:
         attribute = DEFAULT_ATTRIBUTE
     parts = [*module_name.split("."), *attribute.split(".")]
-    if all(part.isidentifier() for part in parts):
-        return module_name, attribute
     path = module_name.removesuffix(".py")
+    if path == module_name and all(part.isidentifier() for part in parts):
+        return module_name, attribute
     if path != module_name or "/" in path:
         hint = f"a module is named with dots: {path.strip('./').replace('/', '.')}:{attribute}"
     else:
@@ -223,8 +224,6 @@ def _is_async(application: Any) -> bool:
     """Calling it (or, for a class that can be awaited, an instance) gives something to await."""
     if inspect.isclass(application):
         return hasattr(application, "__await__")
-    while isinstance(application, functools.partial):
-        application = application.func
     return inspect.iscoroutinefunction(inspect.unwrap(_called(application)))
 
 

@@ -207,19 +207,24 @@ class AccessLog:
         """
         if format is None:
             format = _REQUEST if is_journal(sys.stdout) else f"[%(time)s] {_REQUEST}"
+        if "%" in _KEY.sub("", format):
+            raise _unusable(format, "a % without an atom")
         log = cls(format, {name: _atom(name, format) for name in _KEY.findall(format) if name})
         try:
             log(_Sample())
         except (KeyError, TypeError, ValueError) as error:
-            raise OperatorError(
-                f"--access-log-fmt {format!r} cannot be used: {error}",
-                "%(status)d and %(dt_ms).3f are numbers, every other atom is %(...)s; a percent "
-                "sign is %%",
-            ) from None
+            raise _unusable(format, str(error)) from None
         return log
 
     def __call__(self, record: AccessRecord) -> str:
         return self._format % {name: atom(record) for name, atom in self._atoms}
+
+
+def _unusable(format: str, reason: str) -> OperatorError:
+    return OperatorError(
+        f"--access-log-fmt {format!r} cannot be used: {reason}",
+        "%(status)d and %(dt_ms).3f are numbers, every other atom is %(...)s; a percent sign is %%",
+    )
 
 
 def _atom(name: str, format: str) -> Callable[[AccessRecord], Any]:

@@ -285,3 +285,42 @@ fn retry<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(hosts: &[&str]) -> Vec<SocketAddr> {
+        hosts.iter().map(|host| SocketAddr::new(host.parse().unwrap(), 0)).collect()
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_share_the_port_that_the_first_one_got() {
+        let (listeners, missing) =
+            tcp_all(&addresses(&["127.0.0.1", "127.0.0.2", "::1"]), 0, 8).unwrap();
+        let port = |listener: &Listener| match &listener.address {
+            Address::Tcp(address) => address.port(),
+            other => panic!("{other} is not TCP"),
+        };
+        assert_eq!(listeners.len(), 3);
+        assert!(
+            port(&listeners[0]) != 0 && listeners.iter().all(|l| port(l) == port(&listeners[0]))
+        );
+        assert_eq!(missing, []);
+    }
+
+    /// 192.0.2.0/24 is for documentation (RFC 5737): no machine has it.
+    #[test]
+    fn an_address_that_is_not_here_is_left_out_unless_it_is_the_only_one() {
+        let (listeners, missing) = tcp_all(&addresses(&["192.0.2.1", "127.0.0.1"]), 0, 8).unwrap();
+        assert_eq!((listeners.len(), missing), (1, addresses(&["192.0.2.1"])));
+        let error = tcp_all(&addresses(&["192.0.2.1"]), 0, 8).unwrap_err();
+        assert!(is_absent(&error), "{error}");
+    }
+
+    #[test]
+    fn an_ipv4_and_an_ipv6_wildcard_fit_on_one_port() {
+        let (listeners, _) = tcp_all(&addresses(&["::", "0.0.0.0"]), 0, 8).unwrap();
+        assert_eq!(listeners.len(), 2);
+    }
+}
