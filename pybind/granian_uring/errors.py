@@ -7,7 +7,7 @@ becomes the application's own traceback. Errors of clients never come here.
 from enum import IntEnum
 from types import TracebackType
 
-__all__ = ["ApplicationError", "ExitCode", "OperatorError"]
+__all__ = ["ApplicationError", "ClientDisconnected", "ExitCode", "OperatorError"]
 
 
 class ExitCode(IntEnum):
@@ -61,3 +61,10 @@ class ApplicationError(Exception):
         self.what = what
         self.error = error.with_traceback(traceback)
         self.code = ExitCode.APPLICATION
+
+
+class ClientDisconnected(OSError):
+    """Raised by an application's `send` when its client has gone, as ASGI 2.4 wants.
+
+    An application that does not catch it is left in peace: that is no error of its own.
+    """

@@ -66,13 +66,13 @@ impl Exchange {
             Wanted::Room => match worker.with(|state| state.server.room(self.id))? {
                 Ok(Progress::Ready) => Ok(Found::Room),
                 Ok(Progress::Wait) => worker.wait_for(py, self.id, wanted).map(Found::Wait),
-                Err(error) => Err(send_error(error)),
+                Err(error) => Err(send_error(py, error)),
             },
         }
     }
 
-    pub fn forget(&self, py: Python<'_>, wanted: Wanted, future: &Py<PyAny>) {
-        self.worker.get().forget(py, self.id, wanted, future);
+    pub fn forget(&self, wanted: Wanted, future: &Py<PyAny>) {
+        self.worker.get().forget(self.id, wanted, future);
     }
 
     fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -88,7 +88,7 @@ impl Exchange {
         self.worker
             .get()
             .with(|state| state.server.start_response(self.id, status, slices))?
-            .map_err(send_error)?;
+            .map_err(|error| send_error(py, error))?;
         self.progress.store(STARTED, Ordering::Relaxed);
         if let Some(access) = &self.access {
             access.status.store(status, Ordering::Relaxed);
@@ -116,7 +116,7 @@ impl Exchange {
             let body = Body::Copied(bytes.as_bytes());
             worker.with(|state| state.server.send_body(this.id, body, more))?
         };
-        let progress = progress.map_err(send_error)?;
+        let progress = progress.map_err(|error| send_error(py, error))?;
         if let Some(access) = &this.access {
             access.body_bytes.fetch_add(length as u64, Ordering::Relaxed);
         }
@@ -189,7 +189,7 @@ impl Exchange {
     fn finish(&self, py: Python<'_>) -> PyResult<&'static str> {
         let worker = self.worker.get();
         let left = worker.with(|state| state.server.finish(self.id))?;
-        worker.forget_all(py, self.id);
+        worker.forget_request(self.id)?;
         if self.progress.load(Ordering::Relaxed) != ENDED {
             if left == Left::Refused
                 && let Some(access) = &self.access

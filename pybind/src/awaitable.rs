@@ -85,10 +85,10 @@ impl Pending {
     }
 
     /// Leave the line: nobody waits here any more.
-    fn forget(&self, py: Python<'_>) {
+    fn forget(&self) {
         let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = future {
-            self.exchange.get().forget(py, self.wanted, &future);
+            self.exchange.get().forget(self.wanted, &future);
         }
     }
 }
@@ -126,18 +126,17 @@ impl Pending {
     #[pyo3(signature = (kind, value=None, traceback=None))]
     fn throw(
         &self,
-        py: Python<'_>,
         kind: &Bound<'_, PyAny>,
         value: Option<Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = traceback;
-        self.forget(py);
+        self.forget();
         Err(thrown(kind, value))
     }
 
-    fn close(&self, py: Python<'_>) {
-        self.forget(py);
+    fn close(&self) {
+        self.forget();
     }
 }
 

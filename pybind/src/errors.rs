@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -23,9 +23,12 @@ pub fn operator_error(py: Python<'_>, error: &impl Display) -> PyErr {
 }
 
 /// Why `send` failed. A peer that is gone is an `OSError`, as ASGI 2.4 wants.
-pub fn send_error(error: SendError) -> PyErr {
+pub fn send_error(py: Python<'_>, error: SendError) -> PyErr {
     match error {
-        SendError::Gone => PyOSError::new_err((libc::EPIPE, "the client has disconnected")),
+        SendError::Gone => match exception_type(py, "granian_uring.errors", "ClientDisconnected") {
+            Ok(class) => PyErr::from_type(class, (libc::EPIPE, "the client has disconnected")),
+            Err(error) => error,
+        },
         SendError::Response(error) => PyRuntimeError::new_err(error.to_string()),
     }
 }

@@ -33,6 +33,8 @@ pub struct State {
     pub selector: Selector,
     /// Futures of requests that wait for something. Mostly empty.
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
+    /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
+    tasks: HashMap<RequestId, Py<PyAny>>,
     /// Scope templates, by stream.
     templates: Vec<Option<Template>>,
 }
@@ -51,6 +53,8 @@ pub struct Hosting {
     task_options: Py<PyDict>,
     /// `report(level, text)` for the log.
     report: Py<PyAny>,
+    /// `drained()`, when draining is over.
+    drained: Py<PyAny>,
     /// `access_log(scope, status, body_bytes, seconds)`.
     pub access_log: Option<Py<PyAny>>,
     scopes: ScopeBuilder,
@@ -95,16 +99,16 @@ impl Worker {
     }
 
     /// Nobody waits for `future` any more.
-    pub fn forget(&self, py: Python<'_>, id: RequestId, wanted: Wanted, future: &Py<PyAny>) {
-        let waiters = self.take_waiters(id, |one, other| one == wanted && other.is(future));
-        drop(waiters);
-        let _ = py;
+    pub fn forget(&self, id: RequestId, wanted: Wanted, future: &Py<PyAny>) {
+        drop(self.take_waiters(id, |one, other| one == wanted && other.is(future)));
     }
 
-    /// Nobody waits for this request any more.
-    pub fn forget_all(&self, py: Python<'_>, id: RequestId) {
+    /// The application is done with this request: nobody waits for it any more.
+    pub fn forget_request(&self, id: RequestId) -> PyResult<()> {
         drop(self.take_waiters(id, |_, _| true));
-        let _ = py;
+        let task = self.with(|state| state.tasks.remove(&id))?;
+        drop(task);
+        Ok(())
     }
 
     /// Take waiters out, so that they are dropped where Python may run.
@@ -162,7 +166,11 @@ impl Worker {
         let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
         let coroutine = hosting.serve.bind(py).call1((scope, exchange))?;
-        hosting.start_task(py, coroutine)
+        let task = hosting.start_task(py, coroutine)?;
+        if !task.call_method0(intern!(py, "done"))?.is_truthy()? {
+            this.with(|state| state.tasks.insert(id, task.unbind()))?;
+        }
+        Ok(())
     }
 
     fn keep_template(
@@ -184,16 +192,19 @@ impl Worker {
 }
 
 impl Hosting {
-    fn start_task(&self, py: Python<'_>, coroutine: Bound<'_, PyAny>) -> PyResult<()> {
+    fn start_task<'py>(
+        &self,
+        py: Python<'py>,
+        coroutine: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let event_loop = self.event_loop.bind(py);
         // An application may have chosen how tasks are made; else the shortest way to one.
         let factory = event_loop.call_method0(intern!(py, "get_task_factory"))?;
         if factory.is_none() {
-            self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py)))?;
+            self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py)))
         } else {
-            event_loop.call_method1(intern!(py, "create_task"), (coroutine,))?;
+            event_loop.call_method1(intern!(py, "create_task"), (coroutine,))
         }
-        Ok(())
     }
 
     fn report(&self, py: Python<'_>, level: &str, text: &str) -> PyResult<()> {
@@ -220,6 +231,7 @@ impl Worker {
             server,
             selector: Selector::new(),
             waiters: HashMap::new(),
+            tasks: HashMap::new(),
             templates: Vec::new(),
         };
         Ok(Self {
@@ -232,7 +244,7 @@ impl Worker {
 
     /// Say whom to call. Once, before the loop runs.
     #[pyo3(signature = (*, event_loop, epoll_fd, foreign_select, dispatch_event, serve, task,
-                        task_options, report, access_log, root_path, state))]
+                        task_options, report, drained, access_log, root_path, state))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
     fn host(
         &self,
@@ -245,6 +257,7 @@ impl Worker {
         task: Py<PyAny>,
         task_options: Py<PyDict>,
         report: Py<PyAny>,
+        drained: Py<PyAny>,
         access_log: Option<Py<PyAny>>,
         root_path: &str,
         state: Option<Py<PyDict>>,
@@ -258,6 +271,7 @@ impl Worker {
             task,
             task_options,
             report,
+            drained,
             access_log,
             scopes,
         };
@@ -287,6 +301,7 @@ impl Worker {
                 }
                 Event::Readable(id) => this.wake(py, id, Wanted::Message)?,
                 Event::Writable(id) => this.wake(py, id, Wanted::Room)?,
+                Event::Drained => this.hosting(py)?.drained.call0(py).map(drop)?,
                 Event::AcceptFailed(error) => this.hosting(py)?.report(
                     py,
                     "warning",
@@ -342,6 +357,12 @@ impl Worker {
     fn census(&self) -> PyResult<(usize, usize, usize)> {
         let census = self.with(|state| state.server.census())?;
         Ok((census.connections, census.queued, census.running))
+    }
+
+    /// The tasks of requests that the application is working on.
+    #[getter]
+    fn tasks(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.with(|state| state.tasks.values().map(|task| task.clone_ref(py)).collect())
     }
 
     /// Give the ring back, in order: nothing is accepted or answered after this.

@@ -58,6 +58,8 @@ pub enum Event {
     Readable(RequestId),
     /// There is room after [`Server::send_body`] said [`Progress::Wait`], or the peer is gone.
     Writable(RequestId),
+    /// [`Server::drain`] is over: nothing is accepted, open or under way. Comes once.
+    Drained,
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
     AcceptFailed(io::Error),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
@@ -232,6 +234,7 @@ pub struct Server<P> {
     running: usize,
     acceptors: Vec<Acceptor>,
     accepting: bool,
+    drained_told: bool,
     /// Accepting rests until then, after the machine refused an fd.
     accept_paused_until: Option<Instant>,
     completions: Vec<Completion>,
@@ -263,6 +266,7 @@ impl<P: Proactor> Server<P> {
             running: 0,
             acceptors: Vec::new(),
             accepting: false,
+            drained_told: false,
             accept_paused_until: None,
             completions: Vec::new(),
             watched: Vec::new(),
@@ -312,6 +316,7 @@ impl<P: Proactor> Server<P> {
     pub fn flush(&mut self) {
         self.settle_touched();
         self.arm_accepts();
+        self.tell_drained();
     }
 
     /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
@@ -322,6 +327,11 @@ impl<P: Proactor> Server<P> {
     ///
     /// When the proactor fails; the server cannot go on then.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        if self.has_events() {
+            let now = self.shared.proactor.now();
+            self.shared.proactor.wait(Some(now), &mut self.completions)?;
+            return Ok(self.completions.len());
+        }
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
         let deadline = own.into_iter().flatten().chain(deadline).min();
         self.shared.proactor.wait(deadline, &mut self.completions)?;
@@ -330,7 +340,8 @@ impl<P: Proactor> Server<P> {
 
     /// True when [`Server::wait`] can be expected to block.
     pub fn would_block(&self, deadline: Option<Instant>) -> bool {
-        !self.shared.proactor.is_ready()
+        !self.has_events()
+            && !self.shared.proactor.is_ready()
             && deadline.is_none_or(|deadline| deadline > self.shared.proactor.now())
     }
 
@@ -344,6 +355,7 @@ impl<P: Proactor> Server<P> {
         self.completions = completions;
         self.expire_timers();
         self.close_idle_when_draining();
+        self.tell_drained();
     }
 
     /// The next thing that the application or the log has to know. Requests come only while the
@@ -502,6 +514,13 @@ impl<P: Proactor> Server<P> {
             News::HungUp(result) => connection.hung_up(&result, &mut self.shared),
         }
         connection.touch(&mut self.shared);
+    }
+
+    fn tell_drained(&mut self) {
+        if !self.drained_told && self.is_drained() {
+            self.drained_told = true;
+            self.shared.events.push_back(Event::Drained);
+        }
     }
 
     fn settle_touched(&mut self) {
