@@ -187,6 +187,8 @@ impl PeerAddress {
 struct Sending {
     data: Outgoing,
     sent: usize,
+    /// A short send is not continued any more.
+    cancelled: bool,
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,
 }
@@ -447,10 +449,14 @@ impl Uring {
         let Some(sending) = self.slot(stream).sending.as_mut() else {
             unreachable!("a send completes only while it is under way")
         };
-        let result = result.map(|length| sending.sent += length as usize);
+        let mut result = result.map(|length| sending.sent += length as usize);
         if result.is_ok() && sending.sent < sending.data.length() {
-            self.push_send(stream);
-            return None;
+            if !sending.cancelled {
+                self.push_send(stream);
+                return None;
+            }
+            // The kernel ends a cancelled send that has sent a part with the length of that part.
+            result = Err(io::Error::from_raw_os_error(libc::ECANCELED));
         }
         let mut sending = self.slot(stream).sending.take()?;
         let data = mem::take(&mut sending.data);
@@ -554,6 +560,7 @@ impl Proactor for Uring {
             Box::new(Sending {
                 data: Outgoing::default(),
                 sent: 0,
+                cancelled: false,
                 vectors: Vec::new(),
                 // SAFETY: `struct msghdr` is plain data for which all zeros is "nothing".
                 message: unsafe { mem::zeroed() },
@@ -561,6 +568,7 @@ impl Proactor for Uring {
         });
         sending.data = data;
         sending.sent = 0;
+        sending.cancelled = false;
         let before = self.slot(stream).sending.replace(sending);
         assert!(before.is_none(), "a stream has one send at a time");
         self.push_send(stream);
@@ -601,7 +609,12 @@ impl Proactor for Uring {
                 }
                 Kind::Receive.tag(stream.0)
             }
-            Operation::Send(stream) => Kind::Send.tag(stream.0),
+            Operation::Send(stream) => {
+                if let Some(sending) = self.slot(stream).sending.as_mut() {
+                    sending.cancelled = true;
+                }
+                Kind::Send.tag(stream.0)
+            }
             Operation::HangUp(stream) => Kind::HangUp.tag(stream.0),
         };
         self.push(opcode::AsyncCancel::new(tag).build(), Kind::Cancel, 0);
