@@ -172,6 +172,18 @@ struct ListenerSlot {
     peer: Box<PeerAddress>,
 }
 
+/// What the hang-up watch of a stream is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum HangUpState {
+    #[default]
+    Idle,
+    Watching,
+    /// It was asked to end.
+    Cancelled,
+    /// The peer is gone; the poll is being cancelled.
+    Seen,
+}
+
 struct PeerAddress {
     storage: SockAddrStorage,
     length: libc::socklen_t,
@@ -196,7 +208,7 @@ struct Sending {
 #[derive(Default)]
 struct StreamSlot {
     receiving: bool,
-    hang_up: bool,
+    hang_up: HangUpState,
     sending: Option<Box<Sending>>,
 }
 
@@ -369,7 +381,8 @@ impl Uring {
     fn reap(&mut self, completions: &mut Vec<Completion>, limit: usize) {
         for _ in 0..limit {
             let Some(entry) = self.ring.completion().next() else { return };
-            self.in_flight -= 1;
+            let more = io_uring::cqueue::more(entry.flags());
+            self.in_flight -= usize::from(!more);
             let (kind, index) = Kind::read(entry.user_data());
             let result = match entry.result() {
                 error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
@@ -379,11 +392,7 @@ impl Uring {
                 Kind::Accept => self.accepted(ListenerId(index), result),
                 Kind::Receive => self.received(StreamId(index), result, entry.flags()),
                 Kind::Send => self.sent(StreamId(index), result),
-                Kind::HangUp => {
-                    self.slot(StreamId(index)).hang_up = false;
-                    let result = result.map(drop);
-                    Some(Completion::HungUp { stream: StreamId(index), result })
-                }
+                Kind::HangUp => self.hung_up(StreamId(index), result, more),
                 Kind::Close => Some(Completion::Closed { stream: StreamId(index) }),
                 Kind::Watch => Some(Completion::Readable { fd: fd_of(StreamId(index)) }),
                 Kind::Cancel => None,
@@ -464,6 +473,51 @@ impl Uring {
             self.spare_sendings.push(sending);
         }
         Some(Completion::Sent { stream, result, data })
+    }
+
+    fn push_hang_up(&mut self, stream: StreamId) {
+        // No event is asked for, but the kernel adds POLLHUP, POLLERR and, unlike poll(2),
+        // POLLRDHUP: a half-close. A single-shot poll would end with it at every arming; a
+        // multishot poll is edge-triggered, tells it once and goes on.
+        let entry = opcode::PollAdd::new(Fd(fd_of(stream)), 0).multi(true).build();
+        self.push(entry, Kind::HangUp, stream.0);
+    }
+
+    /// One event of a hang-up watch, or its end.
+    fn hung_up(
+        &mut self,
+        stream: StreamId,
+        result: io::Result<u32>,
+        more: bool,
+    ) -> Option<Completion> {
+        let gone = (libc::POLLHUP | libc::POLLERR).cast_unsigned();
+        let slot = self.slot(stream);
+        if matches!(&result, Ok(events) if events & u32::from(gone) != 0) {
+            slot.hang_up = HangUpState::Seen;
+            if more {
+                self.push_cancel(Kind::HangUp.tag(stream.0));
+            }
+        }
+        if more {
+            return None;
+        }
+        let state = mem::take(&mut self.slot(stream).hang_up);
+        let result = match (state, result) {
+            (HangUpState::Seen, _) => Ok(()),
+            (HangUpState::Watching, Ok(_)) => {
+                // The completion queue was full, which ends a multishot poll early.
+                self.slot(stream).hang_up = HangUpState::Watching;
+                self.push_hang_up(stream);
+                return None;
+            }
+            (_, Ok(_)) => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            (_, Err(error)) => Err(error),
+        };
+        Some(Completion::HungUp { stream, result })
+    }
+
+    fn push_cancel(&mut self, tag: u64) {
+        self.push(opcode::AsyncCancel::new(tag).build(), Kind::Cancel, 0);
     }
 
     /// A sweep without `IORING_ACCEPT_DONTWAIT`: an accept takes what waits, else its cancellation
@@ -575,11 +629,9 @@ impl Proactor for Uring {
     }
 
     fn watch_hang_up(&mut self, stream: StreamId) {
-        let before = mem::replace(&mut self.slot(stream).hang_up, true);
-        assert!(!before, "a stream has one hang-up watch at a time");
-        // No event is asked for: POLLHUP and POLLERR are told always, poll(2).
-        let entry = opcode::PollAdd::new(Fd(fd_of(stream)), 0).build();
-        self.push(entry, Kind::HangUp, stream.0);
+        let before = mem::replace(&mut self.slot(stream).hang_up, HangUpState::Watching);
+        assert_eq!(before, HangUpState::Idle, "a stream has one hang-up watch at a time");
+        self.push_hang_up(stream);
     }
 
     fn shutdown(&mut self, stream: StreamId) {
@@ -590,7 +642,7 @@ impl Proactor for Uring {
 
     fn close(&mut self, stream: StreamId) {
         let slot = mem::take(self.slot(stream));
-        let idle = !slot.receiving && !slot.hang_up && slot.sending.is_none();
+        let idle = !slot.receiving && slot.hang_up == HangUpState::Idle && slot.sending.is_none();
         assert!(idle, "a stream is closed when nothing is under way on it");
         let entry = opcode::Close::new(Fd(fd_of(stream))).build();
         self.push(entry, Kind::Close, stream.0);
@@ -615,9 +667,15 @@ impl Proactor for Uring {
                 }
                 Kind::Send.tag(stream.0)
             }
-            Operation::HangUp(stream) => Kind::HangUp.tag(stream.0),
+            Operation::HangUp(stream) => {
+                let state = &mut self.slot(stream).hang_up;
+                if *state == HangUpState::Watching {
+                    *state = HangUpState::Cancelled;
+                }
+                Kind::HangUp.tag(stream.0)
+            }
         };
-        self.push(opcode::AsyncCancel::new(tag).build(), Kind::Cancel, 0);
+        self.push_cancel(tag);
     }
 
     fn watch(&mut self, fd: RawFd) {
