@@ -207,6 +207,8 @@ struct Sending {
 
 #[derive(Default)]
 struct StreamSlot {
+    /// From the accept until the close is asked for.
+    open: bool,
     receiving: bool,
     hang_up: HangUpState,
     sending: Option<Box<Sending>>,
@@ -272,7 +274,9 @@ impl Uring {
     }
 
     fn slot(&mut self, stream: StreamId) -> &mut StreamSlot {
-        &mut self.streams[stream.index()]
+        let slot = &mut self.streams[stream.index()];
+        assert!(slot.open, "a stream is used between its accept and its close");
+        slot
     }
 
     /// Queue an entry. Its memory is kept until its completion by the slot it belongs to.
@@ -424,6 +428,7 @@ impl Uring {
             if self.streams.len() <= stream.index() {
                 self.streams.resize_with(stream.index() + 1, StreamSlot::default);
             }
+            self.streams[stream.index()].open = true;
             accepted
         });
         Some(Completion::Accepted { listener, result })
@@ -527,7 +532,7 @@ impl Uring {
         self.cancel(Operation::Accept(listener));
     }
 
-    /// Cancel everything and reap until the kernel holds nothing of ours.
+    /// Cancel everything, reap until the kernel holds nothing of ours, and close what is open.
     fn tear_down(&mut self) {
         let deadline = Instant::now() + TEARDOWN_LIMIT;
         let mut completions = Vec::new();
@@ -538,14 +543,13 @@ impl Uring {
             let _ = self.enter(1, Some(Duration::from_millis(10)));
             self.reap(&mut completions, usize::MAX);
             self.starved.clear();
-            for completion in completions.drain(..) {
-                if let Completion::Accepted { result: Ok(accepted), .. } = completion {
-                    // SAFETY: the accept made this fd for us, and nobody else has seen it.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd_of(accepted.stream)) });
-                }
-            }
+            completions.clear();
         }
         let _ = self.ring.submitter().unregister_files();
+        for (fd, _) in (0..).zip(&self.streams).filter(|(_, slot)| slot.open) {
+            // SAFETY: the accept made this fd for us, and no close of it was asked for.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
 }
 
