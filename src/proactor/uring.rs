@@ -614,6 +614,7 @@ impl Proactor for Uring {
     }
 
     fn send(&mut self, stream: StreamId, data: Outgoing) {
+        assert!(self.slot(stream).sending.is_none(), "a stream has one send at a time");
         let mut sending = self.spare_sendings.pop().unwrap_or_else(|| {
             Box::new(Sending {
                 data: Outgoing::default(),
@@ -627,8 +628,7 @@ impl Proactor for Uring {
         sending.data = data;
         sending.sent = 0;
         sending.cancelled = false;
-        let before = self.slot(stream).sending.replace(sending);
-        assert!(before.is_none(), "a stream has one send at a time");
+        self.slot(stream).sending = Some(sending);
         self.push_send(stream);
     }
 
@@ -645,9 +645,10 @@ impl Proactor for Uring {
     }
 
     fn close(&mut self, stream: StreamId) {
-        let slot = mem::take(self.slot(stream));
+        let slot = self.slot(stream);
         let idle = !slot.receiving && slot.hang_up == HangUpState::Idle && slot.sending.is_none();
         assert!(idle, "a stream is closed when nothing is under way on it");
+        slot.open = false;
         let entry = opcode::Close::new(Fd(fd_of(stream))).build();
         self.push(entry, Kind::Close, stream.0);
     }
