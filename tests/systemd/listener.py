@@ -9,9 +9,11 @@ such as the length of the queue.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -114,12 +116,19 @@ def take(holder: int, address: str | tuple[str, int]) -> tuple[int, socket.socke
     """The number that the listening socket has in `holder`, and a duplicate of it."""
     pidfd = os.pidfd_open(holder)
     try:
-        for link in Path(f"/proc/{holder}/fd").iterdir():
-            if not str(link.readlink()).startswith("socket:"):
+        for number in sorted(int(link.name) for link in Path(f"/proc/{holder}/fd").iterdir()):
+            try:
+                fd = duplicate(pidfd, number)
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    continue  # closed since it was listed
+                raise
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.close(fd)
                 continue
-            sock = socket.socket(fileno=duplicate(pidfd, int(link.name)))
+            sock = socket.socket(fileno=fd)
             if listens_at(sock, address):
-                return int(link.name), sock
+                return number, sock
             sock.close()
     finally:
         os.close(pidfd)
