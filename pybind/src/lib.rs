@@ -1,1 +1,34 @@
+//! `granian_uring._native`: the core as Python sees it.
+//!
+//! The path of a request: `selector` (a turn of the server inside asyncio's `select`) ->
+//! `worker` (dispatch, in asyncio's ready phase) -> `scope` -> the application -> `asgi` (its
+//! `receive` and `send`) -> the server's output. `sockets` is what happens before all that.
+//!
+//! Everything exported is listed here, and described in `granian_uring/_native.pyi`.
 
+#![allow(unreachable_pub, reason = "a cdylib exports nothing to Rust; `pub` means its modules")]
+
+mod asgi;
+mod awaitable;
+mod config;
+mod errors;
+mod scope;
+mod selector;
+mod sockets;
+mod thread_bound;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The compiled part of granian-uring.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::asgi::Exchange;
+    #[pymodule_export]
+    use super::sockets::{Activation, Listeners, Notifier, open_listeners};
+    #[pymodule_export]
+    use super::sockets::{take_activation, take_notifier};
+    #[pymodule_export]
+    use super::worker::Worker;
+}

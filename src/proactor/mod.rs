@@ -1,1 +1,297 @@
-//! Placeholder until the first commit of this module.
+//! The kernel behind one small trait: operations go in, completions come out of [`Proactor::wait`].
+//!
+//! An operation is named by what it works on ([`Operation`]): a stream has at most one receive, one
+//! send, one hang-up watch and one close under way, a listener at most one accept. So a completion
+//! needs no token: it says which stream or listener it is about, and the owner of that stream knows
+//! the rest.
+//!
+//! The laws, each a test run against every implementation (`tests/proactor_laws.rs`):
+//!
+//! 1. Every operation completes exactly once, cancelled ones too; its memory lives until then.
+//! 2. When a cancelled accept has completed, the kernel holds no accept of ours; a connection that
+//!    arrived meanwhile is delivered, not lost.
+//! 3. A send completes when the kernel has taken every byte, or with an error; a short send is
+//!    continued inside.
+//! 4. An idle connection holds no receive buffer. A buffer is leased until the next `wait`. Running
+//!    out of buffers stays inside.
+//! 5. `wait` never blocks past its deadline, and delivers a bounded number of completions a call.
+//!
+//! What is not here: what a connection means (that is [`crate::server`]).
+
+pub mod simulated;
+pub mod uring;
+
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Instant;
+
+use crate::listener::Address;
+
+/// A listener given to a proactor with [`Proactor::register_listener`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub u32);
+
+/// An accepted connection. Its number is small and is used again after the close has completed, so
+/// that a table can be indexed by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u32);
+
+impl StreamId {
+    /// The position of this stream in a table.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// An operation that can be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The accept of a listener.
+    Accept(ListenerId),
+    /// The receive of a stream.
+    Receive(StreamId),
+    /// The send of a stream.
+    Send(StreamId),
+    /// The hang-up watch of a stream.
+    HangUp(StreamId),
+}
+
+/// A connection that a listener accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The new stream; from now on it is ours to close.
+    pub stream: StreamId,
+    /// Who connected.
+    pub peer: Address,
+    /// Our end, as the client named it (the listener may be bound to every address).
+    pub local: Address,
+}
+
+/// Received bytes, in a buffer of the proactor: read them with [`Proactor::bytes`] before the next
+/// [`Proactor::wait`], which takes the buffer back.
+#[derive(Debug)]
+pub struct Lease {
+    buffer: u16,
+    length: usize,
+    turn: u32,
+}
+
+impl Lease {
+    /// Number of bytes received; 0 means that the peer has shut down its writing side.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// Bytes that stay where they are while the kernel reads them.
+///
+/// # Safety
+///
+/// `as_slice` returns the same memory at every call, and that memory is neither moved, changed nor
+/// freed before the value is dropped: the kernel may read it during all that time.
+#[allow(unsafe_code, reason = "whoever implements it promises what the kernel relies on")]
+pub unsafe trait Payload {
+    /// The bytes.
+    fn as_slice(&self) -> &[u8];
+}
+
+/// One piece of [`Outgoing`].
+pub enum Chunk {
+    /// Bytes of ours.
+    Copied(Vec<u8>),
+    /// Bytes of somebody else, sent from where they are.
+    Shared(Box<dyn Payload>),
+}
+
+impl Chunk {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Copied(bytes) => bytes,
+            Self::Shared(payload) => payload.as_slice(),
+        }
+    }
+}
+
+/// What one send carries: a sequence of chunks. It comes back with the completion, so that its
+/// memory can be used again and objects of the application be released where that is allowed.
+#[derive(Default)]
+pub struct Outgoing {
+    chunks: Vec<Chunk>,
+    length: usize,
+}
+
+/// A copied chunk that has grown beyond this many bytes is freed instead of kept for the next use:
+/// keeping it would let one large answer cost memory for ever.
+const KEPT_CHUNK_BYTES: usize = 16 * 1024;
+
+impl Outgoing {
+    /// Total number of bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// True when there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Append to the last chunk of our own through `write`, opening one if needed.
+    pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        if !matches!(self.chunks.last(), Some(Chunk::Copied(_))) {
+            self.chunks.push(Chunk::Copied(Vec::new()));
+        }
+        let Some(Chunk::Copied(bytes)) = self.chunks.last_mut() else {
+            unreachable!("the last chunk was just made one of our own")
+        };
+        let before = bytes.len();
+        let result = write(bytes);
+        self.length += bytes.len() - before;
+        result
+    }
+
+    /// Append a copy of `bytes`.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.append_with(|chunk| chunk.extend_from_slice(bytes));
+    }
+
+    /// Append `payload` without copying it.
+    pub fn append_shared(&mut self, payload: Box<dyn Payload>) {
+        self.length += payload.as_slice().len();
+        self.chunks.push(Chunk::Shared(payload));
+    }
+
+    /// The chunks, in the order they are sent.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(Chunk::as_slice)
+    }
+
+    /// Forget the content; the memory of a small first chunk is kept for the next use.
+    pub fn clear(&mut self) {
+        self.length = 0;
+        self.chunks.truncate(1);
+        match self.chunks.first_mut() {
+            Some(Chunk::Copied(bytes)) if bytes.capacity() <= KEPT_CHUNK_BYTES => bytes.clear(),
+            _ => self.chunks.clear(),
+        }
+    }
+}
+
+/// The end of an operation, or news of a watched fd.
+pub enum Completion {
+    /// An accept ended. `WouldBlock` is the answer of [`Proactor::try_accept`] when nobody waits;
+    /// `ECANCELED` that of a cancelled accept.
+    Accepted {
+        /// The listener whose accept ended.
+        listener: ListenerId,
+        /// The connection, or why there is none.
+        result: io::Result<Accepted>,
+    },
+    /// A receive ended.
+    Received {
+        /// The stream whose receive ended.
+        stream: StreamId,
+        /// The bytes, empty at the end of the peer's data.
+        result: io::Result<Lease>,
+    },
+    /// A send ended: all of it, or an error.
+    Sent {
+        /// The stream whose send ended.
+        stream: StreamId,
+        /// Whether every byte was taken.
+        result: io::Result<()>,
+        /// What was to be sent, given back.
+        data: Outgoing,
+    },
+    /// A hang-up watch ended: `Ok` when the peer is gone (reset, or both directions closed).
+    HungUp {
+        /// The stream that was watched.
+        stream: StreamId,
+        /// `ECANCELED` when the watch was cancelled.
+        result: io::Result<()>,
+    },
+    /// A close ended; the stream's number may come again.
+    Closed {
+        /// The stream that is gone.
+        stream: StreamId,
+    },
+    /// A watched fd is readable.
+    Readable {
+        /// The fd given to [`Proactor::watch`].
+        fd: RawFd,
+    },
+}
+
+/// A driver of I/O for one thread. See the module's head for its laws.
+pub trait Proactor {
+    /// The time, as this proactor tells it (a simulated one has a clock of its own).
+    fn now(&self) -> Instant;
+
+    /// Take a listening socket. Nothing about the socket is changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the registration, or there are too many listeners.
+    fn register_listener(&mut self, listener: OwnedFd) -> io::Result<ListenerId>;
+
+    /// Accept one connection, whenever it comes. Completes with [`Completion::Accepted`].
+    fn accept(&mut self, listener: ListenerId);
+
+    /// Accept one connection if one waits already, else complete with `WouldBlock`.
+    fn try_accept(&mut self, listener: ListenerId);
+
+    /// Receive once. Completes with [`Completion::Received`].
+    fn receive(&mut self, stream: StreamId);
+
+    /// Send all of `data`. Completes with [`Completion::Sent`].
+    fn send(&mut self, stream: StreamId, data: Outgoing);
+
+    /// How many bytes of the send under way the kernel has taken; 0 when there is none.
+    fn sent_so_far(&self, stream: StreamId) -> usize;
+
+    /// Watch for the peer's going while no receive is armed. Completes with [`Completion::HungUp`].
+    fn watch_hang_up(&mut self, stream: StreamId);
+
+    /// End our writing side (FIN), at once and without a completion: shutdown(2) never blocks.
+    fn shutdown(&mut self, stream: StreamId);
+
+    /// Make the coming close a reset (RST), which no peer takes for the end of an answer.
+    fn reset_on_close(&mut self, stream: StreamId);
+
+    /// Close the stream, on which no other operation may be under way. Completes with
+    /// [`Completion::Closed`].
+    fn close(&mut self, stream: StreamId);
+
+    /// Ask for the end of an operation that is under way. The operation itself completes as ever:
+    /// with `ECANCELED`, or as it would have if it was faster. Cancelling what has already
+    /// completed does nothing.
+    fn cancel(&mut self, operation: Operation);
+
+    /// Tell once when `fd`, which is not ours, is readable. Completes with [`Completion::Readable`].
+    fn watch(&mut self, fd: RawFd);
+
+    /// True when the next `wait` cannot block, whatever its deadline.
+    fn is_ready(&self) -> bool;
+
+    /// Submit what was asked for and wait until something completes, `deadline` has come (`None`:
+    /// never) or a signal arrives. All leases end here. Appends to `completions`.
+    ///
+    /// # Errors
+    ///
+    /// Only for what the caller cannot mend: the ring itself failed.
+    fn wait(
+        &mut self,
+        deadline: Option<Instant>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()>;
+
+    /// The bytes of a lease of this turn.
+    ///
+    /// # Panics
+    ///
+    /// When the lease is older than the last `wait`.
+    fn bytes(&self, lease: &Lease) -> &[u8];
+}

@@ -1,1 +1,578 @@
-//! Placeholder until the first commit of this module.
+//! The server: connections on a proactor, requests for an application, answers back.
+//!
+//! A plain state machine over completions, driven by [`Server::turn`]: submit what the last turn
+//! produced, wait, deliver each completion to its connection. What happens to a connection is
+//! decided in one file, `connection.rs`; accepting and draining are decided in `accept.rs` and
+//! here.
+//!
+//! The application is not called from here. What it has to know waits in a queue
+//! ([`Server::next_event`]), and it answers by [`RequestId`]; so the caller decides when foreign
+//! code runs, and no borrow of the server is held while it does.
+//!
+//! What is not here: bytes of the protocol ([`crate::http1`]), system calls ([`crate::proactor`]),
+//! Python.
+
+mod accept;
+mod connection;
+mod timers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::Config;
+use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
+use crate::listener::Address;
+use crate::proactor::{Completion, Outgoing, Payload, Proactor, StreamId};
+use accept::Acceptor;
+use connection::Connection;
+use timers::Timers;
+
+/// Buffers of finished sends that are kept for the next ones.
+const SPARE_OUTPUTS: usize = 256;
+
+/// A request, from its head to the moment when the application is done with it. Never used again
+/// by another request of this server (but for a number that comes round after 2^32 of them).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    stream: StreamId,
+    number: u32,
+}
+
+impl RequestId {
+    /// The connection that the request came on: a small number, used again after its close.
+    #[must_use]
+    pub fn stream(self) -> StreamId {
+        self.stream
+    }
+}
+
+/// What the application, or the log, has to know.
+#[derive(Debug)]
+pub enum Event {
+    /// A request is there: [`Server::take_request`].
+    Request(RequestId),
+    /// [`Server::read_body`] has news after it said [`Reading::Wait`].
+    Readable(RequestId),
+    /// There is room after [`Server::send_body`] said [`Progress::Wait`], or the peer is gone.
+    Writable(RequestId),
+    /// [`Server::drain`] is over: nothing is accepted, open or under way. Comes once.
+    Drained,
+    /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
+    AcceptFailed(io::Error),
+    /// A peer's message was refused. Only with [`Config::report_refusals`].
+    Refused(Address, ProtocolError),
+}
+
+/// A request, as [`Server::take_request`] gives it.
+#[derive(Debug)]
+pub struct Request {
+    /// Request line and headers.
+    pub head: RequestHead,
+    /// Who asks.
+    pub peer: Address,
+    /// Our end of the connection.
+    pub local: Address,
+}
+
+/// What [`Server::read_body`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The next bytes of the body, maybe none; `more` is false with the last of them.
+    Data {
+        /// The bytes, without any transfer coding.
+        bytes: Vec<u8>,
+        /// Whether there may be more.
+        more: bool,
+    },
+    /// Nothing yet; an [`Event::Readable`] will come.
+    Wait,
+    /// The peer is gone, or the request is over.
+    Disconnected,
+}
+
+/// One piece of an answer's body.
+pub enum Body<'a> {
+    /// Copied into our output.
+    Copied(&'a [u8]),
+    /// Sent from where it is.
+    Shared(Box<dyn Payload>),
+}
+
+impl Body<'_> {
+    fn length(&self) -> usize {
+        match self {
+            Self::Copied(bytes) => bytes.len(),
+            Self::Shared(payload) => payload.as_slice().len(),
+        }
+    }
+}
+
+/// What [`Server::send_body`] says about the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is room for more.
+    Ready,
+    /// Wait with the next piece for an [`Event::Writable`].
+    Wait,
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The peer is gone.
+    Gone,
+    /// The application breaks the protocol.
+    Response(ResponseError),
+}
+
+impl From<ResponseError> for SendError {
+    fn from(error: ResponseError) -> Self {
+        Self::Response(error)
+    }
+}
+
+/// How the application left a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The answer was complete, or the peer was gone.
+    Answered,
+    /// There was no answer; the peer got a 500.
+    Refused,
+    /// The answer had begun; the connection was reset, so that it does not look whole.
+    Aborted,
+}
+
+/// Counts of what a server holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Connections open, lingering or closing.
+    pub connections: usize,
+    /// Requests that wait for the application.
+    pub queued: usize,
+    /// Requests that the application works on.
+    pub running: usize,
+}
+
+/// What the connections of a server share.
+struct Shared<P> {
+    proactor: P,
+    config: Config,
+    timers: Timers<(StreamId, u32)>,
+    /// News for requests under way, and for the log.
+    events: VecDeque<Event>,
+    /// Requests that no one has taken yet, in the order they came.
+    queue: VecDeque<RequestId>,
+    /// Connections whose state has changed since the last flush.
+    touched: Vec<StreamId>,
+    spare_outputs: Vec<Outgoing>,
+    now: Instant,
+    next_number: u32,
+    date: Date,
+    /// When draining began.
+    draining_since: Option<Instant>,
+}
+
+impl<P> Shared<P> {
+    fn number(&mut self) -> u32 {
+        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number
+    }
+
+    fn spare_output(&mut self) -> Outgoing {
+        self.spare_outputs.pop().unwrap_or_default()
+    }
+
+    fn keep_output(&mut self, mut output: Outgoing) {
+        output.clear();
+        if self.spare_outputs.len() < SPARE_OUTPUTS {
+            self.spare_outputs.push(output);
+        }
+    }
+}
+
+/// The `date` header's value, made once a second.
+struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    fn new() -> Self {
+        Self { second: 0, text: String::new() }
+    }
+
+    fn at(&mut self, time: SystemTime) -> &[u8] {
+        let second = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+        }
+        self.text.as_bytes()
+    }
+}
+
+fn automatic_headers<'a>(config: &'a Config, date: &'a mut Date) -> AutomaticHeaders<'a> {
+    AutomaticHeaders {
+        date: config.date_header.then(|| date.at(SystemTime::now())),
+        server: config.server_header.as_deref().map(str::as_bytes),
+    }
+}
+
+/// A server on a proactor `P`, for one thread.
+pub struct Server<P> {
+    shared: Shared<P>,
+    /// By stream.
+    #[allow(
+        clippy::vec_box,
+        reason = "a slot of a closed connection costs a pointer, not a state"
+    )]
+    connections: Vec<Option<Box<Connection>>>,
+    open: usize,
+    running: usize,
+    acceptors: Vec<Acceptor>,
+    accepting: bool,
+    drained_told: bool,
+    /// Accepting rests until then, after the machine refused an fd.
+    accept_paused_until: Option<Instant>,
+    completions: Vec<Completion>,
+    /// Watched fds that are readable.
+    watched: Vec<RawFd>,
+    due: Vec<(StreamId, u32)>,
+}
+
+impl<P: Proactor> Server<P> {
+    /// A server without listeners.
+    pub fn new(proactor: P, config: Config) -> Self {
+        let now = proactor.now();
+        Self {
+            shared: Shared {
+                proactor,
+                config,
+                timers: Timers::new(now),
+                events: VecDeque::new(),
+                queue: VecDeque::new(),
+                touched: Vec::new(),
+                spare_outputs: Vec::new(),
+                now,
+                next_number: 0,
+                date: Date::new(),
+                draining_since: None,
+            },
+            connections: Vec::new(),
+            open: 0,
+            running: 0,
+            acceptors: Vec::new(),
+            accepting: false,
+            drained_told: false,
+            accept_paused_until: None,
+            completions: Vec::new(),
+            watched: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Take a listening socket. Nothing is accepted before [`Server::start_accepting`].
+    ///
+    /// # Errors
+    ///
+    /// When the proactor cannot take it.
+    pub fn add_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
+        let listener = self.shared.proactor.register_listener(listener)?;
+        self.acceptors.push(Acceptor::new(listener));
+        Ok(())
+    }
+
+    /// Accept from the next flush on.
+    pub fn start_accepting(&mut self) {
+        self.accepting = true;
+    }
+
+    /// Look for `fd`, which is not a connection of ours: see [`Server::take_watched`].
+    pub fn watch(&mut self, fd: RawFd) {
+        self.shared.proactor.watch(fd);
+    }
+
+    /// A fd given to [`Server::watch`] that has become readable. It is watched no longer.
+    pub fn take_watched(&mut self) -> Option<RawFd> {
+        self.watched.pop()
+    }
+
+    /// One turn: [`Server::flush`], [`Server::wait`], [`Server::deliver`].
+    ///
+    /// # Errors
+    ///
+    /// When the proactor fails; the server cannot go on then.
+    pub fn turn(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        self.flush();
+        self.wait(deadline)?;
+        self.deliver();
+        Ok(())
+    }
+
+    /// Arm what the connections and listeners ask for since the last turn. Submits nothing yet.
+    pub fn flush(&mut self) {
+        self.settle_touched();
+        self.arm_accepts();
+        self.tell_drained();
+    }
+
+    /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
+    /// only part of a turn that blocks, and it touches nothing of the application's. Returns how
+    /// many completions came: none when the time was up or a signal arrived.
+    ///
+    /// # Errors
+    ///
+    /// When the proactor fails; the server cannot go on then.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        if self.has_events() {
+            let now = self.shared.proactor.now();
+            self.shared.proactor.wait(Some(now), &mut self.completions)?;
+            return Ok(self.completions.len());
+        }
+        let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
+        let deadline = own.into_iter().flatten().chain(deadline).min();
+        self.shared.proactor.wait(deadline, &mut self.completions)?;
+        Ok(self.completions.len())
+    }
+
+    /// True when [`Server::wait`] can be expected to block.
+    pub fn would_block(&self, deadline: Option<Instant>) -> bool {
+        !self.has_events()
+            && !self.shared.proactor.is_ready()
+            && deadline.is_none_or(|deadline| deadline > self.shared.proactor.now())
+    }
+
+    /// Hand the completions and the timers that came up to their connections.
+    pub fn deliver(&mut self) {
+        self.shared.now = self.shared.proactor.now();
+        let mut completions = mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.complete(completion);
+        }
+        self.completions = completions;
+        self.expire_timers();
+        self.close_idle_when_draining();
+        self.tell_drained();
+    }
+
+    /// The next thing that the application or the log has to know. Requests come only while the
+    /// application works on fewer than [`Config::backpressure`]; each must be left with
+    /// [`Server::finish`].
+    pub fn next_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.shared.events.pop_front() {
+            return Some(event);
+        }
+        if self.running >= self.shared.config.backpressure {
+            return None;
+        }
+        let request = self.shared.queue.pop_front()?;
+        self.running += 1;
+        Some(Event::Request(request))
+    }
+
+    /// True when [`Server::next_event`] has something.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.shared.events.is_empty()
+            || (!self.shared.queue.is_empty() && self.running < self.shared.config.backpressure)
+    }
+
+    /// The request of an [`Event::Request`]; `None` when its peer is gone already.
+    pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
+        self.current(request)?.take_request()
+    }
+
+    /// Read on in the body of a request.
+    pub fn read_body(&mut self, request: RequestId) -> Reading {
+        self.with(request, Connection::read_body).unwrap_or(Reading::Disconnected)
+    }
+
+    /// Begin an answer. Nothing is sent before the first [`Server::send_body`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn start_response<'h>(
+        &mut self,
+        request: RequestId,
+        status: u16,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        let Some((connection, shared)) = self.parts(request) else { return Err(SendError::Gone) };
+        connection.start_response(status, headers, shared)
+    }
+
+    /// Send a piece of the answer's body; `more` is false with the last.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn send_body(
+        &mut self,
+        request: RequestId,
+        body: Body<'_>,
+        more: bool,
+    ) -> Result<Progress, SendError> {
+        self.with(request, |connection, shared| connection.send_body(body, more, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Whether the output has room, after [`Server::send_body`] said [`Progress::Wait`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`].
+    pub fn room(&mut self, request: RequestId) -> Result<Progress, SendError> {
+        self.current(request).map(|connection| connection.room()).ok_or(SendError::Gone)
+    }
+
+    /// The application is done with a request: answer in its place if it has not. To be called
+    /// once for each [`Event::Request`].
+    pub fn finish(&mut self, request: RequestId) -> Left {
+        self.running -= 1;
+        self.with(request, Connection::finish).unwrap_or(Left::Answered)
+    }
+
+    /// Stop accepting, tell busy peers to close after their answer, close idle connections when
+    /// they have been quiet for a moment. Goes on turn by turn until [`Server::is_drained`].
+    pub fn drain(&mut self) {
+        if self.shared.draining_since.is_none() {
+            self.shared.now = self.shared.proactor.now();
+            self.shared.draining_since = Some(self.shared.now);
+            for connection in self.connections.iter_mut().flatten() {
+                connection.touch(&mut self.shared);
+            }
+        }
+    }
+
+    /// True when draining is over: no accept is armed, no request is under way, no connection open.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.shared.draining_since.is_some()
+            && self.acceptors.iter().all(Acceptor::is_stopped)
+            && self.census() == Census::default()
+    }
+
+    /// Cut every connection. Returns how many requests were under way.
+    pub fn cut(&mut self) -> usize {
+        let Self { connections, shared, .. } = self;
+        let mut cut = 0;
+        for connection in connections.iter_mut().flatten() {
+            if connection.is_busy() {
+                cut += 1;
+                connection.abort(shared);
+            } else {
+                connection.close_idle(shared);
+            }
+            connection.touch(shared);
+        }
+        cut
+    }
+
+    /// What the server holds.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census { connections: self.open, queued: self.shared.queue.len(), running: self.running }
+    }
+
+    /// True when every listener has its accept armed.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.acceptors.iter().all(Acceptor::is_armed)
+    }
+
+    /// The proactor, for tests that look at it from the other side.
+    pub fn proactor(&mut self) -> &mut P {
+        &mut self.shared.proactor
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        let (stream, news) = match completion {
+            Completion::Accepted { listener, result } => return self.accepted(listener, result),
+            Completion::Readable { fd } => return self.watched.push(fd),
+            Completion::Closed { stream } => {
+                self.connections[stream.index()] = None;
+                self.open -= 1;
+                return;
+            }
+            Completion::Received { stream, result } => (stream, News::Received(result)),
+            Completion::Sent { stream, result, data } => {
+                self.shared.keep_output(data);
+                (stream, News::Sent(result))
+            }
+            Completion::HungUp { stream, result } => (stream, News::HungUp(result)),
+        };
+        let Some(connection) = self.connections[stream.index()].as_deref_mut() else {
+            unreachable!("a stream has completions only between its accept and its close")
+        };
+        match news {
+            News::Received(result) => connection.received(result, &mut self.shared),
+            News::Sent(result) => connection.sent(&result, &mut self.shared),
+            News::HungUp(result) => connection.hung_up(&result, &mut self.shared),
+        }
+        connection.touch(&mut self.shared);
+    }
+
+    fn tell_drained(&mut self) {
+        if !self.drained_told && self.is_drained() {
+            self.drained_told = true;
+            self.shared.events.push_back(Event::Drained);
+        }
+    }
+
+    fn settle_touched(&mut self) {
+        let mut touched = mem::take(&mut self.shared.touched);
+        for stream in touched.drain(..) {
+            if let Some(connection) = self.connections[stream.index()].as_deref_mut() {
+                connection.settle(&mut self.shared);
+            }
+        }
+        // What settling touches anew is looked at in the next turn.
+        touched.append(&mut self.shared.touched);
+        self.shared.touched = touched;
+    }
+
+    fn expire_timers(&mut self) {
+        let mut due = mem::take(&mut self.due);
+        self.shared.timers.expire(self.shared.now, &mut due);
+        for (stream, number) in due.drain(..) {
+            if let Some(connection) = self.connections[stream.index()].as_deref_mut()
+                && connection.number() == number
+            {
+                connection.timer_came_up(&mut self.shared);
+            }
+        }
+        self.due = due;
+    }
+
+    fn current(&mut self, request: RequestId) -> Option<&mut Connection> {
+        self.parts(request).map(|(connection, _)| connection)
+    }
+
+    /// The connection on which `request` is under way, and what it shares with others.
+    fn parts(&mut self, request: RequestId) -> Option<(&mut Connection, &mut Shared<P>)> {
+        let connection = self.connections.get_mut(request.stream.index())?.as_deref_mut()?;
+        connection.serves(request.number).then_some((connection, &mut self.shared))
+    }
+
+    fn with<R>(
+        &mut self,
+        request: RequestId,
+        act: impl FnOnce(&mut Connection, &mut Shared<P>) -> R,
+    ) -> Option<R> {
+        let (connection, shared) = self.parts(request)?;
+        let result = act(connection, shared);
+        connection.touch(shared);
+        Some(result)
+    }
+}
+
+/// What came of an operation on a stream.
+enum News {
+    Received(io::Result<crate::proactor::Lease>),
+    Sent(io::Result<()>),
+    HungUp(io::Result<()>),
+}

@@ -119,11 +119,13 @@ def test_killed_service_loses_at_most_one_unread_connection(
     """SIGKILL while clients wait in the queue: whom it had not accepted the next process serves."""
     service.configure(service=gate.environment)
     old = place.get("/echo?id=before")["pid"]
-    clients = [place.connect() for _ in range(11)]
+    clients = [place.connect()]
     try:
-        blocker, *waiting = clients
-        send_get(blocker, "/block?id=blocker")
+        send_get(clients[0], "/block?id=blocker")
         gate.reached()
+        # Who connects from here on finds a server that takes up nothing more.
+        waiting = [place.connect() for _ in range(10)]
+        clients += waiting
         for number, client in enumerate(waiting):
             send_get(client, f"/echo?id={number}")
         service.systemctl("kill", "--kill-who=main", "--signal=KILL", service.name)

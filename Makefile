@@ -1,0 +1,45 @@
+# granian-uring: everything a developer runs. `make help` lists the targets.
+
+PYTHON ?=
+VENV ?= .venv
+APP ?= examples.hello:app
+ARGS ?=
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help build run test check format lint types wheel bench sim clean
+
+# The interpreter is looked for once, and only by the targets that need it.
+python = $(if $(python_found),$(python_found),$(eval python_found := $(shell .ci/find-python $(PYTHON))$(if $(filter 0,$(.SHELLSTATUS)),,$(error no usable Python)))$(python_found))
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'PYTHON=/path/to/python3 chooses the interpreter, APP=module:attr and ARGS="..." what run serves.'
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { printf 'error: cargo is missing\n\nhint: install a Rust toolchain (1.88 or newer)\n' >&2; exit 1; }
+	@command -v cc >/dev/null || { printf 'error: a C compiler (cc) is missing\n\nhint: apt-get install gcc libc6-dev\n' >&2; exit 1; }
+	@test "$$(uname -s)" = Linux || { printf 'error: this is %s, expected Linux\n\nhint: io_uring exists on Linux only\n' "$$(uname -s)" >&2; exit 1; }
+
+.PHONY: venv
+venv: toolchain
+	@set -e; python="$(python)"; \
+	if [ "$$(cat $(VENV)/.made-with 2>/dev/null)" != "$$python" ] || [ ! -x $(VENV)/bin/maturin ]; then \
+		echo "making $(VENV) with $$python"; \
+		"$$python" -m venv --clear $(VENV); \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check 'maturin>=1.9,<2'; \
+		echo "$$python" >$(VENV)/.made-with; \
+	fi
+
+# Interpreters have target folders of their own, or each would rebuild what the other built.
+maturin = CARGO_TARGET_DIR=target/python-$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') $(VENV)/bin/maturin
+
+build: venv ## build with optimisation and install into .venv
+	@VIRTUAL_ENV=$(abspath $(VENV)) PATH=$(abspath $(VENV))/bin:$$PATH; export VIRTUAL_ENV PATH; \
+	$(maturin) develop --release --quiet
+	@echo "built $(VENV)/bin/granian-uring"
+
+run: build ## build, then serve APP on http://127.0.0.1:8000
+	@exec $(VENV)/bin/granian-uring $(APP) $(ARGS)

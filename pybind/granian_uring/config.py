@@ -1,0 +1,458 @@
+"""Every option, once.
+
+A field of `Settings` declares an option whole: its name and type, and through `option` its default,
+bounds, unit, help and, where it goes to the compiled part, the name it has there. The command line
+(`granian_uring.cli`), the `GRANIAN_*` variables and the rows of `docs/options.md` follow from
+`OPTIONS`; a test compares them. `LATER` has the words of Granian that are understood and refused.
+
+Not here: what an option does. The words are Granian's where Granian has them.
+"""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["GROUPS", "LATER", "OPTIONS", "LaterWord", "NotYet", "Option", "Settings"]
+
+# Sections of --help and of docs/options.md, in order.
+GROUPS = ("Sockets", "Application", "Requests", "Logging", "Process")
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option, as the command line, the environment and the documentation need it."""
+
+    name: str
+    flag: str
+    off_flag: str | None
+    environment: str
+    group: str
+    help: str
+    type: "click.ParamType[Any]"
+    default: Any
+    shown_default: str
+    unit: str
+    repeatable: bool
+    native: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class LaterWord:
+    """A word of Granian that is not there yet, except for the values that ask for what we do."""
+
+    flag: str
+    environment: str
+    accepted: tuple[str, ...]
+    hint: str
+    switch: bool = False
+
+
+class NotYet(click.UsageError):
+    """Something Granian has and we do not have yet."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(f"{what} is not supported yet")
+        self.hint = hint
+
+
+class Interface(click.Choice[str]):
+    """The interfaces there are; Granian's other two are refused with a reason."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in ("rsgi", "wsgi"):
+            raise NotYet(f"--interface {value}", "ASGI applications run: --interface asgi, or auto")
+        return super().convert(value, param, ctx)
+
+
+class Octal(click.IntRange):
+    """A file mode, in octal as chmod(1) takes it: `660`, `0660` and `0o660` are the same."""
+
+    name = "octal"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            mode = int(str(value), 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= 0o777:
+            self.fail(f"{value!r} is not an octal mode from 000 to 777.", param, ctx)
+        return mode
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds, with fractions."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+def option(
+    help: str,
+    *,
+    group: str,
+    type: "click.ParamType[Any]" = click.STRING,
+    default: Any = None,
+    shown_default: str = "",
+    unit: str = "",
+    flag: str = "",
+    environment: str = "",
+    repeatable: bool = False,
+    native: str | None = None,
+) -> Any:
+    """Declares an option on a field of `Settings`.
+
+    A default of None (or of an empty tuple, for what may be repeated) means "not given";
+    `shown_default` says what happens then. `flag` and `environment` are named where they do not
+    follow from the field's name.
+    """
+    declared = {
+        "help": help,
+        "group": group,
+        "type": type,
+        "shown_default": shown_default,
+        "unit": unit,
+        "flag": flag,
+        "environment": environment,
+        "repeatable": repeatable,
+        "native": native,
+    }
+    return dataclasses.field(default=() if repeatable else default, metadata=declared)
+
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+_FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
+_READABLE_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What one run of the server was asked to be: the target and every option."""
+
+    target: str
+    """`module:attribute`; see `granian_uring.loader`."""
+
+    fd_from_systemd: bool = option(
+        "Use the sockets that systemd passed; an error if there are none.",
+        group="Sockets",
+        type=click.BOOL,
+        default=False,
+        shown_default="off; used all the same if no socket is asked for",
+        native="fd_from_systemd",
+    )
+    fd_names: tuple[str, ...] = option(
+        "Of the sockets that systemd passed, use those with this FileDescriptorName=.",
+        group="Sockets",
+        flag="--fd-name",
+        environment="GRANIAN_FD_NAME",
+        shown_default="all",
+        repeatable=True,
+        native="fd_names",
+    )
+    fds: tuple[int, ...] = option(
+        "Use this inherited file descriptor, a listening socket.",
+        group="Sockets",
+        type=click.IntRange(min=0, max=2**31 - 1),
+        flag="--fd",
+        environment="GRANIAN_FD",
+        repeatable=True,
+        native="fds",
+    )
+    host: str | None = option(
+        "Listen on this IP address, or on every address of this name.",
+        group="Sockets",
+        shown_default="127.0.0.1",
+        native="host",
+    )
+    port: int | None = option(
+        "Listen on this TCP port; 0 picks a free one.",
+        group="Sockets",
+        type=click.IntRange(min=0, max=65535),
+        shown_default="8000",
+        native="port",
+    )
+    uds: str | None = option(
+        "Listen on this Unix socket: a path, or @name for an abstract one.",
+        group="Sockets",
+        native="uds",
+    )
+    uds_permissions: int | None = option(
+        "The mode of the Unix socket's file.",
+        group="Sockets",
+        type=Octal(),
+        shown_default="what the umask leaves",
+        native="uds_permissions",
+    )
+    backlog: int = option(
+        "How many connections the kernel queues for each socket that the server binds itself.",
+        group="Sockets",
+        type=click.IntRange(min=128, max=2**31 - 1),
+        default=1024,
+        unit="connections",
+        native="backlog",
+    )
+
+    interface: str = option(
+        "The application's protocol; auto looks at the application, asginl is ASGI without "
+        "lifespan.",
+        group="Application",
+        type=Interface(["auto", "asgi", "asginl"]),
+        default="auto",
+    )
+    factory: bool = option(
+        "The target is a function that makes the application.",
+        group="Application",
+        type=click.BOOL,
+        default=False,
+    )
+    working_dir: Path | None = option(
+        "Change to this directory before the application is imported.",
+        group="Application",
+        type=_DIRECTORY,
+        shown_default="the current one",
+    )
+    env_files: tuple[Path, ...] = option(
+        "Read variables for the application from this dotenv file; those that are set win, and "
+        "GRANIAN_* in it configure nothing.",
+        group="Application",
+        type=_READABLE_FILE,
+        repeatable=True,
+    )
+    url_path_prefix: str | None = option(
+        "The path that the application is mounted at: root_path of ASGI.",
+        group="Application",
+        native="url_path_prefix",
+    )
+
+    backpressure: int = option(
+        "How many requests run at once in a worker; the rest wait. Idle connections do not count.",
+        group="Requests",
+        type=click.IntRange(min=1, max=2**31 - 1),
+        default=1024,
+        unit="requests",
+        native="backpressure",
+    )
+    max_connections: int | None = option(
+        "How many connections a worker holds open; more wait in the kernel's queue.",
+        group="Requests",
+        type=click.IntRange(min=1, max=2**31 - 1),
+        shown_default="what RLIMIT_NOFILE allows",
+        unit="connections",
+        native="max_connections",
+    )
+    graceful_timeout: float = option(
+        "How long a drain may last; then the requests still running are cut.",
+        group="Requests",
+        type=Seconds(min=0, max=86400),
+        default=30.0,
+        unit="seconds",
+        native="graceful_timeout",
+    )
+    default_headers: bool = option(
+        "Add Date and Server to responses that have none.",
+        group="Requests",
+        type=click.BOOL,
+        default=True,
+        native="default_headers",
+    )
+
+    log: bool = option(
+        "Write the server's log to stderr.",
+        group="Logging",
+        type=click.BOOL,
+        default=True,
+        environment="GRANIAN_LOG_ENABLED",
+    )
+    log_level: str = option(
+        "The least level that is written.",
+        group="Logging",
+        type=click.Choice(
+            ["critical", "error", "warning", "warn", "info", "debug", "notset"],
+            case_sensitive=False,
+        ),
+        default="info",
+    )
+    log_config: Path | None = option(
+        "A JSON file for logging.config.dictConfig; its top-level keys replace the server's.",
+        group="Logging",
+        type=_READABLE_FILE,
+    )
+    access_log: bool = option(
+        "Write a line for each request to stdout.",
+        group="Logging",
+        type=click.BOOL,
+        default=False,
+        environment="GRANIAN_LOG_ACCESS_ENABLED",
+        native="access_log",
+    )
+    access_log_fmt: str | None = option(
+        "The line's %-format, over Granian's ten atoms.",
+        group="Logging",
+        environment="GRANIAN_LOG_ACCESS_FMT",
+        shown_default="addr, time, request, status and dt_ms",
+    )
+
+    pid_file: Path | None = option(
+        "Write the process id to this file; an error if it names a live process.",
+        group="Process",
+        type=_FILE,
+    )
+    process_name: str | None = option(
+        "The name that ps shows (needs granian-uring[pname]).",
+        group="Process",
+    )
+
+
+def _option(field: "dataclasses.Field[Any]") -> Option:
+    declared = dict(field.metadata)
+    flag = declared.pop("flag") or "--" + field.name.replace("_", "-")
+    environment = declared.pop("environment") or "GRANIAN_" + field.name.upper()
+    shown_default = declared.pop("shown_default") or _shown(field.default)
+    # --fd-from-systemd has no opposite: without it, what else is asked for decides.
+    two_sided = declared["type"] is click.BOOL and field.name != "fd_from_systemd"
+    return Option(
+        name=field.name,
+        flag=flag,
+        off_flag="--no-" + flag.removeprefix("--") if two_sided else None,
+        environment=environment,
+        shown_default=shown_default,
+        default=field.default,
+        **declared,
+    )
+
+
+def _shown(default: object) -> str:
+    match default:
+        case None | ():
+            return ""
+        case bool():
+            return "on" if default else "off"
+        case float():
+            return f"{default:g}"
+        case _:
+            return str(default)
+
+
+OPTIONS = tuple(_option(field) for field in dataclasses.fields(Settings) if field.metadata)
+
+
+def _later(
+    flag: str,
+    hint: str,
+    *,
+    accepted: tuple[str, ...] = (),
+    environment: str = "",
+    switch: bool = False,
+) -> LaterWord:
+    return LaterWord(
+        flag=flag,
+        environment=environment or "GRANIAN_" + flag.removeprefix("--").replace("-", "_").upper(),
+        accepted=accepted,
+        hint=hint,
+        switch=switch,
+    )
+
+
+_ONE_PROCESS = (
+    "the server is one process with one thread; start several behind one .socket unit for more"
+)
+_NO_HTTP2 = "HTTP/1.1 is spoken; put a proxy that speaks HTTP/2 in front"
+_NO_TLS = "let a proxy in front speak TLS, over --uds or a loopback address"
+_NO_STATIC = "let a proxy or the application serve files"
+_NO_METRICS = "let the application export its own"
+_NO_RELOAD = "`systemctl restart` loses no request"
+_NO_LIMIT = "systemd has MemoryMax=, RuntimeMaxSec= and Restart="
+_OUR_LOOP = "the loop is asyncio's own, and waits on io_uring: leave the word out"
+
+# Granian's words that are not options here, with the values that ask for what is done anyway: those
+# pass in silence. "on" and "off" are the two sides of a switch. The order is Granian's.
+LATER = (
+    _later("--http", _NO_HTTP2, accepted=("auto", "1")),
+    _later(
+        "--ws",
+        "",
+        accepted=("on", "off"),
+        environment="GRANIAN_WEBSOCKETS",
+        switch=True,
+    ),
+    _later("--workers", _ONE_PROCESS, accepted=("1",)),
+    _later("--blocking-threads", "ASGI runs on one thread: 1", accepted=("1",)),
+    _later("--blocking-threads-idle-timeout", "it is for WSGI: leave the word out"),
+    _later("--runtime-threads", _ONE_PROCESS, accepted=("1",)),
+    _later("--runtime-blocking-threads", "there is no such pool: leave the word out"),
+    _later("--runtime-mode", _ONE_PROCESS, accepted=("auto", "st")),
+    _later("--loop", _OUR_LOOP, accepted=("auto", "uring")),
+    _later("--task-impl", "tasks are asyncio's own: asyncio", accepted=("asyncio",)),
+    _later("--http1-buffer-size", "the limits are fixed: leave the word out"),
+    _later("--http1-header-read-timeout", "the time limits are fixed: leave the word out"),
+    _later(
+        "--http1-keep-alive",
+        "let a proxy close the connections",
+        accepted=("on",),
+        switch=True,
+    ),
+    _later(
+        "--http1-pipeline-flush",
+        "pipelined responses are sent together anyway: leave the word out",
+        accepted=("off",),
+        switch=True,
+    ),
+    _later("--http2-adaptive-window", _NO_HTTP2, accepted=("off",), switch=True),
+    _later("--http2-initial-connection-window-size", _NO_HTTP2),
+    _later("--http2-initial-stream-window-size", _NO_HTTP2),
+    _later("--http2-keep-alive-interval", _NO_HTTP2),
+    _later("--http2-keep-alive-timeout", _NO_HTTP2),
+    _later("--http2-max-concurrent-streams", _NO_HTTP2),
+    _later("--http2-max-frame-size", _NO_HTTP2),
+    _later("--http2-max-headers-size", _NO_HTTP2),
+    _later("--http2-max-send-buffer-size", _NO_HTTP2),
+    _later("--ssl-certificate", _NO_TLS),
+    _later("--ssl-keyfile", _NO_TLS),
+    _later("--ssl-keyfile-password", _NO_TLS),
+    _later("--ssl-protocol-min", _NO_TLS),
+    _later("--ssl-ca", _NO_TLS),
+    _later("--ssl-crl", _NO_TLS),
+    _later("--ssl-client-verify", _NO_TLS, accepted=("off",), switch=True),
+    _later(
+        "--respawn-failed-workers",
+        "Restart=on-failure in the .service unit does it",
+        accepted=("off",),
+        switch=True,
+    ),
+    _later("--respawn-interval", "RestartSec= in the .service unit does it"),
+    _later("--rss-sample-interval", _NO_LIMIT),
+    _later("--rss-samples", _NO_LIMIT),
+    _later("--workers-lifetime", _NO_LIMIT),
+    _later("--workers-max-rss", _NO_LIMIT),
+    _later("--workers-kill-timeout", "--graceful-timeout bounds the drain"),
+    _later("--static-path-route", _NO_STATIC),
+    _later("--static-path-mount", _NO_STATIC),
+    _later("--static-path-dir-to-file", _NO_STATIC),
+    _later("--static-path-expires", _NO_STATIC),
+    _later(
+        "--metrics",
+        _NO_METRICS,
+        accepted=("off",),
+        environment="GRANIAN_METRICS_ENABLED",
+        switch=True,
+    ),
+    _later("--metrics-scrape-interval", _NO_METRICS),
+    _later("--metrics-address", _NO_METRICS),
+    _later("--metrics-port", _NO_METRICS),
+    _later("--reload", _NO_RELOAD, accepted=("off",), switch=True),
+    _later("--reload-paths", _NO_RELOAD),
+    _later("--reload-ignore-dirs", _NO_RELOAD),
+    _later("--reload-ignore-patterns", _NO_RELOAD),
+    _later("--reload-ignore-paths", _NO_RELOAD),
+    _later("--reload-tick", _NO_RELOAD),
+    _later("--reload-ignore-worker-failure", _NO_RELOAD, accepted=("off",), switch=True),
+)

@@ -1,0 +1,300 @@
+"""Finding the application: from `module:attribute` to a callable, and to what it speaks.
+
+`load` imports, takes the attribute, and calls it if it is a factory. What the application raises
+meanwhile is an `ApplicationError` that carries its own traceback, from its own first frame on; what
+the operator got wrong (no such module, no such attribute) is an `OperatorError` with a hint.
+
+`interface` looks at the callable. Its rules, in order:
+
+1. An async callable that takes three arguments is ASGI (also as an instance, a bound method, a
+   partial, or under decorators that keep `__wrapped__`), and so is a class that takes three and can
+   be awaited. An object that speaks RSGI too is used as ASGI.
+2. `__rsgi__`, or an async callable of two arguments, is RSGI: not yet.
+3. A plain callable that needs exactly two arguments is WSGI: not yet.
+4. A plain callable that takes three (also `*args`) is ASGI: a wrapper that returns the awaitable.
+5. One argument is ASGI 2: not yet. None at all looks like a factory.
+6. What has no signature cannot be told: `--interface asgi` says it.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from granian_uring.errors import ApplicationError, ExitCode, OperatorError
+
+__all__ = ["interface", "load"]
+
+DEFAULT_ATTRIBUTE = "app"
+
+
+def load(target: str, *, factory: bool = False, working_dir: Path | None = None) -> Any:
+    """Imports the application that `target` names: `module:attribute.of.it`, or `module` alone.
+
+    Changes to `working_dir` first, and puts the working directory at the head of `sys.path`. Raises
+    `OperatorError` (its `code` says what is wrong: the line, the directory, the application) and
+    `ApplicationError`.
+    """
+    module_name, attribute = _split(target)
+    if working_dir is not None:
+        try:
+            os.chdir(working_dir)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot change to --working-dir {working_dir}: {error.strerror}",
+                "the server's user must be able to enter it",
+            ) from None
+    directory = str(Path.cwd())
+    if directory not in sys.path[:1]:
+        sys.path.insert(0, directory)
+
+    found = _attribute(_import(module_name, target), attribute, target)
+    return _make(found, target) if factory else found
+
+
+def interface(application: Any, wanted: str = "auto") -> str:
+    """`asgi` or `asginl`: what `application` is, or what `--interface` says it is.
+
+    Raises `OperatorError` for what is something else, or not there yet.
+    """
+    if not callable(application):
+        raise _refusal(
+            f"the application is {_describe(application)}, expected a callable",
+            "name the application object itself, as MODULE:ATTRIBUTE",
+        )
+    if wanted != "auto":
+        return wanted
+
+    takes = _takes(application)
+    if takes is None:
+        raise _refusal(
+            f"cannot tell what {_describe(application)} speaks: it has no signature",
+            "say it with --interface asgi",
+        )
+    if _is_async(application):
+        if takes(3):
+            return "asgi"
+        if hasattr(application, "__rsgi__") or takes(2):
+            raise _not_yet("an RSGI application")
+        if takes(0):
+            raise _looks_like_factory(application)
+        raise _refusal(
+            f"{_describe(application)} is async, but does not take three arguments",
+            "an ASGI application is `async def app(scope, receive, send)`",
+        )
+    if hasattr(application, "__rsgi__"):
+        raise _not_yet("an RSGI application")
+    return _plain_interface(application, takes)
+
+
+def _plain_interface(application: Any, takes: Callable[[int], bool]) -> str:
+    """The rules for a callable that is not async itself."""
+    if takes(2) and not takes(1) and not _takes_any(application):
+        raise _not_yet("a WSGI application")
+    if takes(3):
+        return "asgi"
+    if takes(1) and not takes(0):
+        raise _refusal(
+            f"found an ASGI 2 application ({_describe(application)} takes the scope alone), which "
+            "is not supported",
+            "asgiref.compatibility.guarantee_single_callable makes it ASGI 3",
+        )
+    if takes(0):
+        raise _looks_like_factory(application)
+    raise _refusal(
+        f"{_describe(application)} takes none of the arguments of an application",
+        "an ASGI application is `async def app(scope, receive, send)`",
+    )
+
+
+def _split(target: str) -> tuple[str, str]:
+    module_name, colon, attribute = target.partition(":")
+    if not colon:
+        attribute = DEFAULT_ATTRIBUTE
+    parts = [*module_name.split("."), *attribute.split(".")]
+    path = module_name.removesuffix(".py")
+    if path == module_name and all(part.isidentifier() for part in parts):
+        return module_name, attribute
+    if path != module_name or "/" in path:
+        hint = f"a module is named with dots: {path.strip('./').replace('/', '.')}:{attribute}"
+    else:
+        hint = "MODULE:ATTRIBUTE, such as app:app or package.web:app"
+    raise OperatorError(f"{target!r} is not the name of an application", hint, ExitCode.USAGE)
+
+
+def _import(name: str, target: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except KeyboardInterrupt:
+        raise
+    # An application that calls sys.exit() while it is imported has failed, and should say where.
+    except BaseException as error:
+        traceback = _own_frames(error.__traceback__)
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        # Without a frame of the application nobody but us asked for the module.
+        if traceback is None and missing and f"{name}.".startswith(f"{missing}."):
+            raise _no_module(missing) from None
+        what = f"the application {target!r} could not be imported"
+        raise ApplicationError(what, error, traceback) from None
+
+
+def _no_module(missing: str) -> OperatorError:
+    directory = Path.cwd()
+    there = [path.stem for path in directory.glob("*.py")]
+    there += [path.parent.name for path in directory.glob("*/__init__.py")]
+    return _refusal(
+        f"there is no module {missing!r}, neither in {directory} nor among the installed packages",
+        _did_you_mean(missing, there)
+        or "start in the directory that has it, or name that with --working-dir",
+    )
+
+
+def _attribute(module: ModuleType, path: str, target: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            there = [entry for entry in dir(found) if not entry.startswith("_")]
+            where = f"module {module.__name__!r}" if found is module else _describe(found)
+            raise _refusal(
+                f"{where} has no attribute {name!r} ({target!r} was asked for)",
+                _did_you_mean(name, there) or f"it has {', '.join(there[:10]) or 'none'}",
+            ) from None
+        except Exception as error:
+            what = f"the application {target!r} could not be had"
+            raise ApplicationError(what, error, _own_frames(error.__traceback__)) from None
+    return found
+
+
+def _make(factory: Any, target: str) -> Any:
+    """Calls an application factory, which takes no arguments and is not async."""
+    if not callable(factory):
+        raise _refusal(
+            f"{target!r} is {_describe(factory)}, expected a function that makes the application",
+            "leave --factory out if it is the application itself",
+        )
+    if inspect.iscoroutinefunction(factory):
+        raise _refusal(
+            f"the factory {target!r} is async",
+            "no loop runs yet: make the application in a plain function, and open what needs the "
+            "loop in its lifespan startup",
+        )
+    takes = _takes(factory)
+    if takes is not None and not takes(0):
+        raise _refusal(
+            f"the factory {target!r} needs arguments",
+            "leave --factory out if it is the application itself; a factory is called without any",
+        )
+    try:
+        application = factory()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        what = f"the factory {target!r} failed"
+        raise ApplicationError(what, error, _own_frames(error.__traceback__)) from None
+    if inspect.isawaitable(application):
+        if inspect.iscoroutine(application):
+            application.close()
+        raise _refusal(
+            f"the factory {target!r} returned an awaitable, expected the application",
+            "no loop runs yet: make the application in a plain function",
+        )
+    return application
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame that is neither this module's nor importlib's."""
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        importing = file.startswith("<frozen importlib") or file == importlib.__file__
+        if file != __file__ and not importing:
+            return traceback
+        traceback = traceback.tb_next
+    return None
+
+
+def _is_async(application: Any) -> bool:
+    """Calling it (or, for a class that can be awaited, an instance) gives something to await."""
+    if inspect.isclass(application):
+        return hasattr(application, "__await__")
+    return inspect.iscoroutinefunction(inspect.unwrap(_called(application)))
+
+
+def _called(application: Any) -> Any:
+    """What a call of `application` runs: of an object, its `__call__`.
+
+    Asked of the object and not of its type, because some (sentry-sdk's middleware) set it there.
+    """
+    if inspect.isclass(application) or inspect.isroutine(application):
+        return application
+    return application if isinstance(application, functools.partial) else application.__call__
+
+
+def _signature(application: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(_called(application))
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(application: Any) -> Callable[[int], bool] | None:
+    """Whether it can be called with so many positional arguments; None without a signature."""
+    signature = _signature(application)
+    if signature is None:
+        return None
+
+    def takes(count: int) -> bool:
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            return False
+        return True
+
+    return takes
+
+
+def _takes_any(application: Any) -> bool:
+    """It has `*args` and needs nothing before them, as wrappers have."""
+    signature = _signature(application)
+    parameters = signature.parameters.values() if signature else ()
+    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def _describe(value: Any) -> str:
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str):
+        return f"{'class' if inspect.isclass(value) else 'function'} {name}"
+    if isinstance(value, ModuleType):
+        return f"the module {value.__name__}"
+    return f"an object of type {type(value).__qualname__}"
+
+
+def _did_you_mean(name: str, there: list[str]) -> str:
+    near = difflib.get_close_matches(name, there, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else ""
+
+
+def _refusal(message: str, hint: str) -> OperatorError:
+    return OperatorError(message, hint, ExitCode.APPLICATION)
+
+
+def _not_yet(what: str) -> OperatorError:
+    return _refusal(
+        f"found {what}, which is not supported yet",
+        "an ASGI application is `async def app(scope, receive, send)`; --interface asgi overrides "
+        "what was found",
+    )
+
+
+def _looks_like_factory(application: Any) -> OperatorError:
+    return _refusal(
+        f"{_describe(application)} takes no arguments: it looks like a factory",
+        "add --factory, or name the application that it makes",
+    )

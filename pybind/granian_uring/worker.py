@@ -1,0 +1,424 @@
+"""The life of a server process: sockets, application, loop, and the way out.
+
+    run ─► sockets ─► application ─► ring and loop ─► lifespan startup ─► READY
+        ─► (SIGTERM, SIGINT) drain ─► lifespan shutdown ─► exit
+
+Requests do not come by here: `granian_uring._native.Worker` gives them to `_Service.serve`, one
+task each.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from granian_uring import _native, loader, logs
+from granian_uring.config import Settings
+from granian_uring.errors import ClientDisconnected, ExitCode
+from granian_uring.lifespan import Lifespan, LifespanFailed
+from granian_uring.selector import new_event_loop
+
+__all__ = ["run"]
+
+logger = logging.getLogger("granian")
+
+# Variables that speak to this very process; the native part reads them, Python's copy goes too.
+_MANAGER_VARIABLES = (
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+)
+# Descriptors that are not connections: standard streams, ring, epoll, listeners, what the
+# application opens. The rest of RLIMIT_NOFILE is for connections.
+_RESERVED_FDS = 256
+# The application's lifespan shutdown may take this long, also after a drain that used up its time.
+_SHUTDOWN_SECONDS = 5.0
+# Threads that still run may take this long after everything else.
+_THREADS_SECONDS = 2.0
+
+
+def run(settings: Settings) -> int:
+    """Serves until told to stop, and returns the exit code.
+
+    Raises `OperatorError` and `ApplicationError` for what keeps the server from starting.
+    """
+    faulthandler.enable()
+    # Before anything can start a thread, and before the application can see the variables.
+    activation = _native.take_activation()
+    notifier = _native.take_notifier()
+    for variable in _MANAGER_VARIABLES:
+        os.environ.pop(variable, None)
+
+    access = logs.AccessLog.compile(settings.access_log_fmt) if settings.access_log else None
+    logs.configure(
+        enabled=settings.log,
+        level=settings.log_level,
+        config=settings.log_config,
+        access=settings.access_log,
+    )
+    descriptors = _raise_descriptor_limit()
+    listeners = _native.open_listeners(
+        activation,
+        fd_from_systemd=settings.fd_from_systemd,
+        fd_names=list(settings.fd_names),
+        fds=list(settings.fds),
+        host=settings.host,
+        port=settings.port,
+        uds=settings.uds,
+        uds_permissions=settings.uds_permissions,
+        backlog=settings.backlog,
+    )
+    for level, text in listeners.notices:
+        logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", text)
+
+    application = loader.load(
+        settings.target, factory=settings.factory, working_dir=settings.working_dir
+    )
+    interface = loader.interface(application, settings.interface)
+    worker = _native.Worker(
+        listeners,
+        {
+            "backpressure": settings.backpressure,
+            "max_connections": settings.max_connections or max(descriptors - _RESERVED_FDS, 16),
+            "default_headers": settings.default_headers,
+            "report_refusals": logger.isEnabledFor(logging.DEBUG),
+        },
+    )
+    service = _Service(settings, application, interface, worker, notifier, access)
+    return service.run(listeners.addresses)
+
+
+def _raise_descriptor_limit() -> int:
+    """Raises the soft limit of open files to the hard one (systemd gives 1024); returns it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some containers have no limit at all; a million is more than the kernel's own default.
+    limit = 2**20 if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class _Service:
+    """One application on one worker, from the first loop iteration to the last."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        application: Any,
+        interface: str,
+        worker: _native.Worker,
+        notifier: _native.Notifier,
+        access: logs.AccessLog | None,
+    ) -> None:
+        self._settings = settings
+        self._application = application
+        self._worker = worker
+        self._notifier = notifier
+        self._access = access
+        self._state: dict[str, Any] | None = {} if interface == "asgi" else None
+        self._loop, selector, dispatch_event = new_event_loop(worker)
+        self._lifespan: Lifespan | None = None
+        self._stop = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._interrupts = 0
+        self._exit_code = int(ExitCode.OK)
+        self._cut = False
+        # A task that need not wait never touches the loop, where Python can do that (3.12).
+        task_options: dict[str, Any] = {"loop": self._loop, "name": "request"}
+        if sys.version_info >= (3, 12):
+            task_options["eager_start"] = True
+        worker.host(
+            event_loop=self._loop,
+            epoll_fd=selector.fileno(),
+            foreign_select=selector.select_foreign,
+            dispatch_event=dispatch_event,
+            serve=self.serve,
+            task=asyncio.Task,
+            task_options=task_options,
+            report=self._report,
+            drained=self._drained.set,
+            access_log=self._log_access if access else None,
+            root_path=settings.url_path_prefix or "",
+            state=self._state,
+        )
+
+    def run(self, addresses: list[str]) -> int:
+        """Runs the loop until the server has stopped; returns the exit code."""
+        asyncio.set_event_loop(self._loop)
+        if self._notifier.watchdog_seconds is not None:
+            self._worker.start_watchdog(self._notifier)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            if self._until_stopped(self._start(addresses)):
+                self._until_stopped(self._stop.wait())
+                self._guard_exit()
+                self._until_stopped(self._wind_up())
+        finally:
+            self._close()
+        return self._exit_code
+
+    async def serve(self, scope: dict[str, Any], exchange: _native.Exchange) -> None:
+        """One request: calls the application, and answers in its place if it fails to."""
+        try:
+            await self._application(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            self._failed(scope, exchange.finish(), error)
+        except BaseException as error:
+            # Cancelled, or told to exit: no reason to leave the client without an answer.
+            left = exchange.finish()
+            if isinstance(error, asyncio.CancelledError) and not self._cut:
+                self._failed(scope, left, error)
+            raise
+        else:
+            left = exchange.finish()
+            if left != "answered":
+                logger.error(
+                    "%s: the application returned without completing its response; %s",
+                    _describe(scope),
+                    _CONSEQUENCES[left],
+                )
+
+    async def _start(self, addresses: list[str]) -> bool:
+        """Starts the application, then accepting. False when it did not come to that."""
+        if self._state is not None:
+            self._lifespan = Lifespan(self._application, self._state)
+            self._notifier.status("starting the application")
+            startup = asyncio.ensure_future(self._lifespan.startup())
+            stop = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
+            stop.cancel()
+            if not startup.done():
+                logger.info("told to stop before the application had started")
+                startup.cancel()
+                self._guard_exit()
+                await self._lifespan.cancel()
+                return False
+            try:
+                startup.result()
+            except LifespanFailed:
+                logger.error("the application could not start; nothing was accepted")
+                self._exit_code = int(ExitCode.LIFESPAN)
+                return False
+        self._worker.start()
+        for address in addresses:
+            shown = address if address.startswith("unix:") else f"http://{address}"
+            logger.info("listening on %s", shown)
+        self._tell(lambda: self._notifier.ready("serving"))
+        return True
+
+    async def _wind_up(self) -> None:
+        """Drains, then shuts the application down."""
+        settings = self._settings
+        seconds = settings.graceful_timeout
+        _, _, running = self._worker.census
+        logger.info("draining: %d requests under way, at most %g s", running, seconds)
+        self._tell(
+            lambda: self._notifier.stopping(
+                "draining", seconds + _SHUTDOWN_SECONDS + _THREADS_SECONDS
+            )
+        )
+        self._worker.drain()
+        if not await _wait(self._drained, seconds):
+            self._cut = True
+            cut = self._worker.cut()
+            logger.warning(
+                "--graceful-timeout is over: cut %d connections with a request under way", cut
+            )
+            for task in self._worker.tasks:
+                task.cancel()
+            await _wait(self._drained, 1.0)
+        if self._lifespan is not None:
+            try:
+                await asyncio.wait_for(self._lifespan.shutdown(), _SHUTDOWN_SECONDS)
+            except LifespanFailed:
+                pass
+            except TimeoutError:
+                logger.error(
+                    "the application's lifespan shutdown took more than %g s", _SHUTDOWN_SECONDS
+                )
+            await self._lifespan.cancel()
+
+    def _until_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Runs `work` to its end, also when the application's code leaves the loop meanwhile.
+
+        SystemExit and KeyboardInterrupt leave `run_forever` from wherever they are raised. They are
+        taken as the wish to stop, with their exit code.
+        """
+        task = self._loop.create_task(work)
+        while True:
+            try:
+                return self._loop.run_until_complete(task)
+            except SystemExit as error:
+                logger.error("the application called sys.exit(%r): stopping", error.code)
+                code = error.code
+                self._exit_code = code if isinstance(code, int) else int(code is not None)
+            except KeyboardInterrupt:
+                logger.error("KeyboardInterrupt in the application: stopping")
+                self._exit_code = int(ExitCode.INTERRUPTED)
+            self._stop.set()
+            if task.done():
+                return None
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGHUP:
+                logger.warning("SIGHUP: reload is not there yet; use systemctl restart")
+            case signal.SIGINT if self._interrupts or self._stop.is_set():
+                logger.warning("second SIGINT: ending at once")
+                self._end_at_once()
+            case _:
+                self._interrupts += number == signal.SIGINT
+                logger.info("%s: stopping", signal.Signals(number).name)
+                self._stop.set()
+
+    def _end_at_once(self) -> None:
+        with contextlib.suppress(Exception):
+            self._worker.close()
+        logging.shutdown()
+        os._exit(ExitCode.INTERRUPTED)
+
+    def _guard_exit(self) -> None:
+        """Ends the process when drain, shutdown and threads have all used up their time."""
+        seconds = self._settings.graceful_timeout + _SHUTDOWN_SECONDS + _THREADS_SECONDS
+        deadline = time.monotonic() + seconds
+
+        def guard() -> None:
+            time.sleep(max(deadline - time.monotonic(), 0))
+            names = [
+                thread.name
+                for thread in threading.enumerate()
+                if not thread.daemon and thread is not threading.main_thread()
+            ]
+            what = f"threads still run: {', '.join(names)}" if names else "the main thread hangs"
+            logger.error("the time to stop is over, and %s; ending the process", what)
+            if not names:
+                faulthandler.dump_traceback(all_threads=True)
+            logging.shutdown()
+            os._exit(self._exit_code)
+
+        threading.Thread(target=guard, name="exit-guard", daemon=True).start()
+
+    def _close(self) -> None:
+        """Gives everything back, the ring in order: see the head of `src/proactor/uring.rs`."""
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._worker.close()
+        self._loop.close()
+        asyncio.set_event_loop(None)
+        logger.info("stopped")
+
+    def _failed(self, scope: dict[str, Any], left: str, error: BaseException) -> None:
+        if _is_disconnect(error):
+            logger.debug("%s: the client left before its answer was complete", _describe(scope))
+            return
+        # The first frame is ours.
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        logger.error(
+            "%s: the application raised %s; %s",
+            _describe(scope),
+            type(error).__name__,
+            _CONSEQUENCES[left],
+            exc_info=(type(error), error, trace),
+        )
+
+    def _report(self, level: str, text: str) -> None:
+        logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", text)
+
+    def _tell(self, send: Any) -> None:
+        """Sends to the service manager, which may be gone."""
+        try:
+            send()
+        except OSError as error:
+            logger.warning("cannot notify the service manager: %s", error)
+
+    def _log_access(
+        self, scope: dict[str, Any], status: int, body_bytes: int, seconds: float
+    ) -> None:
+        assert self._access is not None
+        logs.access_logger.info("%s", self._access(_AccessRecord(scope, status, seconds)))
+
+
+_CONSEQUENCES = {
+    "answered": "the client had its answer",
+    "refused": "the client got a 500",
+    "aborted": "its answer had begun, so the connection was reset",
+}
+
+# What nginx logs for a client that left before its answer.
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class _AccessRecord:
+    """A request as the access log sees it: `granian_uring.logs.AccessRecord`."""
+
+    __slots__ = ("_scope", "addr", "dt_ms", "status", "time")
+
+    def __init__(self, scope: dict[str, Any], status: int, seconds: float) -> None:
+        self._scope = scope
+        client = scope["client"]
+        self.addr: str = client[0] if client else "-"
+        self.time = time.time() - seconds
+        self.dt_ms = seconds * 1000
+        self.status = status or _CLIENT_CLOSED_REQUEST
+
+    @property
+    def path(self) -> str:
+        return str(self._scope["path"])
+
+    @property
+    def query_string(self) -> str:
+        return bytes(self._scope["query_string"]).decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return str(self._scope["method"])
+
+    @property
+    def scheme(self) -> str:
+        return str(self._scope["scheme"])
+
+    @property
+    def protocol(self) -> str:
+        return f"HTTP/{self._scope['http_version']}"
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
+        return headers
+
+
+def _describe(scope: dict[str, Any]) -> str:
+    """`GET /path`, for a log line: what a client sent is shown escaped."""
+    return ascii(f"{scope['method']} {scope['path']}")[1:-1]
+
+
+def _is_disconnect(error: BaseException | None) -> bool:
+    """Whether `error` came of a `send` to a client that had left."""
+    seen = 0
+    while error is not None and seen < 32:
+        if isinstance(error, ClientDisconnected):
+            return True
+        error = error.__cause__ or error.__context__
+        seen += 1
+    return False
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for `event`; False when the time was up first."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,309 @@
+//! One ASGI request: what the application's `receive` and `send` do.
+//!
+//! The order of messages is the codec's business (`granian_uring::http1`): what it refuses becomes
+//! a `RuntimeError` in its words. Here messages are taken apart and put together.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::time::Instant;
+
+use granian_uring::proactor::Payload;
+use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use crate::awaitable::{Found, Pending, Wanted};
+use crate::errors::send_error;
+use crate::worker::Worker;
+
+/// A body of at least this many bytes is sent from where it is instead of being copied. Below, a
+/// copy is cheaper than a vector of its own (measured: they meet between 8 and 32 KiB).
+const SHARED_BODY_BYTES: usize = 16 * 1024;
+
+/// How far the answer has come.
+const FRESH: u8 = 0;
+const STARTED: u8 = 1;
+const ENDED: u8 = 2;
+
+/// A request under way: its `receive` and `send` are given to the application.
+#[pyclass(frozen, module = "granian_uring._native")]
+pub struct Exchange {
+    worker: Py<Worker>,
+    id: RequestId,
+    progress: AtomicU8,
+    access: Option<Access>,
+}
+
+/// What the access log wants to know.
+struct Access {
+    scope: Py<PyDict>,
+    begun: Instant,
+    status: AtomicU16,
+    body_bytes: AtomicU64,
+}
+
+impl Exchange {
+    pub fn new(worker: Py<Worker>, id: RequestId, logged: Option<Py<PyDict>>) -> Self {
+        let access = logged.map(|scope| Access {
+            scope,
+            begun: Instant::now(),
+            status: AtomicU16::new(0),
+            body_bytes: AtomicU64::new(0),
+        });
+        Self { worker, id, progress: AtomicU8::new(FRESH), access }
+    }
+
+    /// Look for what a [`Pending`] waits for.
+    pub fn look_for(&self, py: Python<'_>, wanted: Wanted) -> PyResult<Found> {
+        let worker = self.worker.get();
+        match wanted {
+            Wanted::Message => match worker.with(|state| state.server.read_body(self.id))? {
+                Reading::Data { bytes, more } => Ok(Found::Message(request(py, &bytes, more)?)),
+                Reading::Disconnected => Ok(Found::Message(disconnect(py)?)),
+                Reading::Wait => worker.wait_for(py, self.id, wanted).map(Found::Wait),
+            },
+            Wanted::Room => match worker.with(|state| state.server.room(self.id))? {
+                Ok(Progress::Ready) => Ok(Found::Room),
+                Ok(Progress::Wait) => worker.wait_for(py, self.id, wanted).map(Found::Wait),
+                Err(error) => Err(send_error(py, error)),
+            },
+        }
+    }
+
+    pub fn forget(&self, wanted: Wanted, future: &Py<PyAny>) {
+        self.worker.get().forget(self.id, wanted, future);
+    }
+
+    fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let status = required(message, intern!(py, "status"))?;
+        let status: u16 = status.extract().map_err(|_| {
+            PyTypeError::new_err("http.response.start: status must be an int, such as 200")
+        })?;
+        let headers = match message.get_item(intern!(py, "headers"))? {
+            Some(headers) if !headers.is_none() => header_pairs(&headers)?,
+            _ => Vec::new(),
+        };
+        let slices = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        self.worker
+            .get()
+            .with(|state| state.server.start_response(self.id, status, slices))?
+            .map_err(|error| send_error(py, error))?;
+        self.progress.store(STARTED, Ordering::Relaxed);
+        if let Some(access) = &self.access {
+            access.status.store(status, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn body(slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let more = match message.get_item(intern!(py, "more_body"))? {
+            Some(more) => more.is_truthy()?,
+            None => false,
+        };
+        let bytes = match message.get_item(intern!(py, "body"))? {
+            Some(body) => body_bytes(body)?,
+            None => PyBytes::new(py, b""),
+        };
+        let length = bytes.as_bytes().len();
+        let worker = this.worker.get();
+        let progress = if length >= SHARED_BODY_BYTES {
+            let payload = Box::new(SharedBytes::new(&bytes));
+            worker.with(|state| state.server.send_body(this.id, Body::Shared(payload), more))?
+        } else {
+            let body = Body::Copied(bytes.as_bytes());
+            worker.with(|state| state.server.send_body(this.id, body, more))?
+        };
+        let progress = progress.map_err(|error| send_error(py, error))?;
+        if let Some(access) = &this.access {
+            access.body_bytes.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        if !more {
+            this.progress.store(ENDED, Ordering::Relaxed);
+            this.log(py)?;
+        }
+        match progress {
+            Progress::Ready => Ok(worker.done(py)),
+            Progress::Wait => {
+                Ok(Py::new(py, Pending::new(slf.clone().unbind(), Wanted::Room))?.into_any())
+            }
+        }
+    }
+
+    fn log(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(access) = &self.access else { return Ok(()) };
+        let Some(log) = &self.worker.get().hosting(py)?.access_log else { return Ok(()) };
+        let status = access.status.load(Ordering::Relaxed);
+        let body_bytes = access.body_bytes.load(Ordering::Relaxed);
+        let seconds = access.begun.elapsed().as_secs_f64();
+        log.call1(py, (&access.scope, status, body_bytes, seconds))?;
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Exchange {
+    /// ASGI's `receive`.
+    fn receive(slf: Py<Self>) -> Pending {
+        Pending::new(slf, Wanted::Message)
+    }
+
+    /// ASGI's `send`. The message takes effect at once; what is returned waits for the peer if it
+    /// is too far behind.
+    #[pyo3(signature = (message, /))]
+    fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let message = message.cast::<PyDict>().map_err(|_| {
+            PyTypeError::new_err(format!("send takes a dict, got {}", type_name(message)))
+        })?;
+        let kind = required(message, intern!(py, "type"))?;
+        let kind = kind.cast::<PyString>().map_err(|_| {
+            PyTypeError::new_err(format!("a message's type is a str, got {}", type_name(&kind)))
+        })?;
+        let kind = kind.to_str()?;
+        if this.progress.load(Ordering::Relaxed) == ENDED {
+            return Err(PyRuntimeError::new_err(format!(
+                "{kind} was sent after the end of the response (a http.response.body without \
+                 more_body)"
+            )));
+        }
+        match kind {
+            "http.response.body" => Self::body(slf, message),
+            "http.response.start" => {
+                this.start(py, message)?;
+                Ok(this.worker.get().done(py))
+            }
+            other => Err(PyValueError::new_err(format!(
+                "unknown message type {other:?}: expected http.response.start or \
+                 http.response.body"
+            ))),
+        }
+    }
+
+    /// The application is done with this request, however that came: "answered", "refused" (the
+    /// client got a 500 in its place), "aborted" (the connection was reset in the middle of an
+    /// answer). To be called once.
+    fn finish(&self, py: Python<'_>) -> PyResult<&'static str> {
+        let worker = self.worker.get();
+        let left = worker.with(|state| state.server.finish(self.id))?;
+        worker.forget_request(self.id)?;
+        if self.progress.load(Ordering::Relaxed) != ENDED {
+            if left == Left::Refused
+                && let Some(access) = &self.access
+            {
+                access.status.store(500, Ordering::Relaxed);
+            }
+            self.log(py)?;
+        }
+        Ok(match left {
+            Left::Answered => "answered",
+            Left::Refused => "refused",
+            Left::Aborted => "aborted",
+        })
+    }
+
+    /// Whether the answer is complete, or at least begun: "fresh", "started" or "ended".
+    #[getter]
+    fn progress(&self) -> &'static str {
+        match self.progress.load(Ordering::Relaxed) {
+            FRESH => "fresh",
+            STARTED => "started",
+            _ => "ended",
+        }
+    }
+}
+
+/// A bytes object that the kernel reads: it is immutable, and kept until the send is over.
+struct SharedBytes {
+    start: *const u8,
+    length: usize,
+    /// Keeps the memory. Dropped where the GIL is held: see the head of `selector.rs`.
+    _object: Py<PyBytes>,
+}
+
+impl SharedBytes {
+    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+        let slice = bytes.as_bytes();
+        Self { start: slice.as_ptr(), length: slice.len(), _object: bytes.clone().unbind() }
+    }
+}
+
+#[allow(unsafe_code, reason = "the kernel reads Python's memory, without the GIL")]
+// SAFETY: the memory of a bytes object is neither moved nor changed while there is a reference to
+// it, and `_object` is one.
+unsafe impl Payload for SharedBytes {
+    fn as_slice(&self) -> &[u8] {
+        // SAFETY: as above; start and length are those of the object.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+}
+
+fn request(py: Python<'_>, bytes: &[u8], more: bool) -> PyResult<Py<PyAny>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.request"))?;
+    message.set_item(intern!(py, "body"), PyBytes::new(py, bytes))?;
+    message.set_item(intern!(py, "more_body"), more)?;
+    Ok(message.into_any().unbind())
+}
+
+fn disconnect(py: Python<'_>) -> PyResult<Py<PyAny>> {
+    let message = PyDict::new(py);
+    message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
+    Ok(message.into_any().unbind())
+}
+
+fn required<'py>(
+    message: &Bound<'py, PyDict>,
+    key: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    message.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("the message has no {key}")))
+}
+
+/// Any iterable of pairs of bytes.
+fn header_pairs<'py>(
+    headers: &Bound<'py, PyAny>,
+) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
+    headers
+        .try_iter()?
+        .map(|pair| {
+            let pair = pair?;
+            let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+            Ok((header_bytes(name)?, header_bytes(value)?))
+        })
+        .collect()
+}
+
+fn header_bytes(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
+    if value.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("names and values of headers must be bytes, got str"));
+    }
+    as_bytes(value, "names and values of headers")
+}
+
+fn body_bytes(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
+    as_bytes(value, "http.response.body: body")
+}
+
+/// A bytes object itself, or a copy of what a bytearray, a memoryview or a subclass holds.
+fn as_bytes<'py>(value: Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, PyBytes>> {
+    let value = match value.cast_into_exact::<PyBytes>() {
+        Ok(bytes) => return Ok(bytes),
+        Err(error) => error.into_inner(),
+    };
+    let py = value.py();
+    if value.is_instance_of::<pyo3::types::PyInt>() || value.is_instance_of::<PyString>() {
+        let name = type_name(&value);
+        return Err(PyTypeError::new_err(format!("{what} must be bytes, got {name}")));
+    }
+    let copied = py.get_type::<PyBytes>().call1((&value,)).map_err(|_| {
+        PyTypeError::new_err(format!("{what} must be bytes, got {}", type_name(&value)))
+    })?;
+    Ok(copied.cast_into::<PyBytes>()?)
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+}

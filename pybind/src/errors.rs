@@ -1,0 +1,38 @@
+//! Errors of the core as Python exceptions, each mapped once.
+
+use std::fmt::Display;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use granian_uring::server::SendError;
+
+/// What an operator can repair, as `granian_uring.errors.OperatorError`: the core writes such an
+/// error as a message, an empty line, and a hint.
+pub fn operator_error(py: Python<'_>, error: &impl Display) -> PyErr {
+    let text = error.to_string();
+    let (message, hint) = text.split_once("\n\nhint: ").unwrap_or((&text, ""));
+    match exception_type(py, "granian_uring.errors", "OperatorError") {
+        Ok(class) => match class.call1((message, hint)) {
+            Ok(instance) => PyErr::from_value(instance),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    }
+}
+
+/// Why `send` failed. A peer that is gone is an `OSError`, as ASGI 2.4 wants.
+pub fn send_error(py: Python<'_>, error: SendError) -> PyErr {
+    match error {
+        SendError::Gone => match exception_type(py, "granian_uring.errors", "ClientDisconnected") {
+            Ok(class) => PyErr::from_type(class, (libc::EPIPE, "the client has disconnected")),
+            Err(error) => error,
+        },
+        SendError::Response(error) => PyRuntimeError::new_err(error.to_string()),
+    }
+}
+
+fn exception_type<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyType>> {
+    Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?)
+}

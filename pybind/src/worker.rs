@@ -1,0 +1,394 @@
+//! The worker: one ring, one event loop, one application.
+//!
+//! Rust holds the server; Python (`granian_uring/worker.py`) makes the loop and decides when to
+//! start and to stop. [`Worker::dispatch`] is the one permanent callback through which the
+//! application is reached.
+
+use std::collections::HashMap;
+
+use granian_uring::proactor::uring::Uring;
+use granian_uring::server::{Event, RequestId, Server};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PySystemExit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyList};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::asgi::Exchange;
+use crate::awaitable::{Done, Wanted};
+use crate::config::WorkerOptions;
+use crate::errors::operator_error;
+use crate::scope::{ScopeBuilder, Template};
+use crate::selector::{self, Selector};
+use crate::sockets::{Listeners, Notifier};
+use crate::thread_bound::ThreadBound;
+
+/// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
+const EVENTS_PER_DISPATCH: usize = 256;
+
+/// What the ring's thread owns.
+pub struct State {
+    pub server: Server<Uring>,
+    pub selector: Selector,
+    /// Futures of requests that wait for something. Mostly empty.
+    waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
+    /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
+    tasks: HashMap<RequestId, Py<PyAny>>,
+    /// Scope templates, by stream.
+    templates: Vec<Option<Template>>,
+}
+
+/// What the worker calls in Python, from `Worker.host`.
+pub struct Hosting {
+    event_loop: Py<PyAny>,
+    /// `EpollSelector.select` of the selector, for Python's own fds.
+    pub foreign_select: Py<PyAny>,
+    /// What `select` returns for the permanent reader.
+    pub dispatch_event: Py<PyAny>,
+    /// `serve(scope, exchange)`: the coroutine that runs the application.
+    serve: Py<PyAny>,
+    /// `asyncio.Task`, and how to call it.
+    task: Py<PyAny>,
+    task_options: Py<PyDict>,
+    /// `report(level, text)` for the log.
+    report: Py<PyAny>,
+    /// `drained()`, when draining is over.
+    drained: Py<PyAny>,
+    /// `access_log(scope, status, body_bytes, seconds)`.
+    pub access_log: Option<Py<PyAny>>,
+    scopes: ScopeBuilder,
+}
+
+/// See the stub file.
+#[pyclass(frozen, weakref, module = "granian_uring._native")]
+pub struct Worker {
+    state: ThreadBound<Option<State>>,
+    hosting: PyOnceLock<Hosting>,
+    done: Py<Done>,
+    #[allow(dead_code, reason = "keeps the socket files of the listeners until the worker goes")]
+    listeners: Py<Listeners>,
+}
+
+impl Worker {
+    /// Use the state. `act` must not call into Python.
+    pub fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> PyResult<R> {
+        self.state
+            .with(|state| state.as_mut().map(act))?
+            .ok_or_else(|| PyRuntimeError::new_err("the worker is closed"))
+    }
+
+    pub fn hosting(&self, py: Python<'_>) -> PyResult<&Hosting> {
+        self.hosting
+            .get(py)
+            .ok_or_else(|| PyRuntimeError::new_err("the worker hosts no application yet"))
+    }
+
+    /// The awaitable that is done.
+    pub fn done(&self, py: Python<'_>) -> Py<PyAny> {
+        self.done.clone_ref(py).into_any()
+    }
+
+    /// A future that is done when there is news of what is wanted.
+    pub fn wait_for(&self, py: Python<'_>, id: RequestId, wanted: Wanted) -> PyResult<Py<PyAny>> {
+        let event_loop = &self.hosting(py)?.event_loop;
+        let future = event_loop.call_method0(py, intern!(py, "create_future"))?;
+        let waiter = future.clone_ref(py);
+        self.with(|state| state.waiters.entry(id).or_default().push((wanted, waiter)))?;
+        Ok(future)
+    }
+
+    /// Nobody waits for `future` any more.
+    pub fn forget(&self, id: RequestId, wanted: Wanted, future: &Py<PyAny>) {
+        drop(self.take_waiters(id, |one, other| one == wanted && other.is(future)));
+    }
+
+    /// The application is done with this request: nobody waits for it any more.
+    pub fn forget_request(&self, id: RequestId) -> PyResult<()> {
+        drop(self.take_waiters(id, |_, _| true));
+        let task = self.with(|state| state.tasks.remove(&id))?;
+        drop(task);
+        Ok(())
+    }
+
+    /// Take waiters out, so that they are dropped where Python may run.
+    fn take_waiters(
+        &self,
+        id: RequestId,
+        which: impl Fn(Wanted, &Py<PyAny>) -> bool,
+    ) -> Vec<Py<PyAny>> {
+        let taken = self.with(|state| {
+            if state.waiters.is_empty() {
+                return Vec::new();
+            }
+            let Some(waiters) = state.waiters.get_mut(&id) else { return Vec::new() };
+            let taken: Vec<_> = waiters
+                .extract_if(.., |(wanted, future)| which(*wanted, future))
+                .map(|(_, future)| future)
+                .collect();
+            if waiters.is_empty() {
+                state.waiters.remove(&id);
+            }
+            taken
+        });
+        taken.unwrap_or_default()
+    }
+
+    fn wake(&self, py: Python<'_>, id: RequestId, wanted: Wanted) -> PyResult<()> {
+        for future in self.take_waiters(id, |one, _| one == wanted) {
+            if !future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
+                future.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Give a request to the application, as a task of its own.
+    fn begin(slf: &Bound<'_, Self>, id: RequestId) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let hosting = this.hosting(py)?;
+        let Some(request) = this.with(|state| state.server.take_request(id))? else {
+            // Its client left while it waited in the queue.
+            this.with(|state| state.server.finish(id))?;
+            return Ok(());
+        };
+        let stream = id.stream().index();
+        let template = this.with(|state| {
+            let template = state.templates.get(stream)?.as_ref()?;
+            template.fits(&request).then(|| template.clone_ref(py))
+        })?;
+        let template = match template {
+            Some(template) => template,
+            None => this.keep_template(py, stream, hosting.scopes.template(py, &request)?)?,
+        };
+        let scope = hosting.scopes.scope(py, &template, &request.head)?;
+        let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
+        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
+        let coroutine = hosting.serve.bind(py).call1((scope, exchange))?;
+        let task = hosting.start_task(py, coroutine)?;
+        if !task.call_method0(intern!(py, "done"))?.is_truthy()? {
+            this.with(|state| state.tasks.insert(id, task.unbind()))?;
+        }
+        Ok(())
+    }
+
+    fn keep_template(
+        &self,
+        py: Python<'_>,
+        stream: usize,
+        template: Template,
+    ) -> PyResult<Template> {
+        let kept = template.clone_ref(py);
+        let before = self.with(|state| {
+            if state.templates.len() <= stream {
+                state.templates.resize_with(stream + 1, || None);
+            }
+            state.templates[stream].replace(kept)
+        })?;
+        drop(before);
+        Ok(template)
+    }
+}
+
+impl Hosting {
+    fn start_task<'py>(
+        &self,
+        py: Python<'py>,
+        coroutine: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = self.event_loop.bind(py);
+        // An application may have chosen how tasks are made; else the shortest way to one.
+        let factory = event_loop.call_method0(intern!(py, "get_task_factory"))?;
+        if factory.is_none() {
+            self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py)))
+        } else {
+            event_loop.call_method1(intern!(py, "create_task"), (coroutine,))
+        }
+    }
+
+    fn report(&self, py: Python<'_>, level: &str, text: &str) -> PyResult<()> {
+        self.report.call1(py, (level, text)).map(drop)
+    }
+}
+
+#[pymethods]
+impl Worker {
+    #[new]
+    fn new(py: Python<'_>, listeners: Py<Listeners>, options: WorkerOptions) -> PyResult<Self> {
+        let ring = Uring::new().map_err(|error| operator_error(py, &error))?;
+        let mut server = Server::new(ring, options.into_config());
+        for listener in listeners.get().take() {
+            let address = listener.address.to_string();
+            server.add_listener(listener.fd).map_err(|error| {
+                operator_error(
+                    py,
+                    &format!("the listener {address} cannot be registered with the ring: {error}"),
+                )
+            })?;
+        }
+        let state = State {
+            server,
+            selector: Selector::new(),
+            waiters: HashMap::new(),
+            tasks: HashMap::new(),
+            templates: Vec::new(),
+        };
+        Ok(Self {
+            state: ThreadBound::new(Some(state)),
+            hosting: PyOnceLock::new(),
+            done: Py::new(py, Done)?,
+            listeners,
+        })
+    }
+
+    /// Say whom to call. Once, before the loop runs.
+    #[pyo3(signature = (*, event_loop, epoll_fd, foreign_select, dispatch_event, serve, task,
+                        task_options, report, drained, access_log, root_path, state))]
+    #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
+    fn host(
+        &self,
+        py: Python<'_>,
+        event_loop: Py<PyAny>,
+        epoll_fd: i32,
+        foreign_select: Py<PyAny>,
+        dispatch_event: Py<PyAny>,
+        serve: Py<PyAny>,
+        task: Py<PyAny>,
+        task_options: Py<PyDict>,
+        report: Py<PyAny>,
+        drained: Py<PyAny>,
+        access_log: Option<Py<PyAny>>,
+        root_path: &str,
+        state: Option<Py<PyDict>>,
+    ) -> PyResult<()> {
+        let scopes = ScopeBuilder::new(py, root_path, state)?;
+        let hosting = Hosting {
+            event_loop,
+            foreign_select,
+            dispatch_event,
+            serve,
+            task,
+            task_options,
+            report,
+            drained,
+            access_log,
+            scopes,
+        };
+        self.with(|state| state.selector.epoll = Some(epoll_fd))?;
+        self.hosting
+            .set(py, hosting)
+            .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
+    }
+
+    /// `select(timeout)` for the loop's selector.
+    #[pyo3(signature = (timeout=None))]
+    fn select<'py>(slf: &Bound<'py, Self>, timeout: Option<f64>) -> PyResult<Bound<'py, PyList>> {
+        selector::select(slf, timeout)
+    }
+
+    /// Hand the server's events to the application. The loop's permanent reader.
+    fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        for _ in 0..EVENTS_PER_DISPATCH {
+            let Some(event) = this.with(|state| state.server.next_event())? else { break };
+            match event {
+                Event::Request(id) => {
+                    if let Err(error) = Self::begin(slf, id) {
+                        this.could_not_begin(py, id, error)?;
+                    }
+                }
+                Event::Readable(id) => this.wake(py, id, Wanted::Message)?,
+                Event::Writable(id) => this.wake(py, id, Wanted::Room)?,
+                Event::Drained => this.hosting(py)?.drained.call0(py).map(drop)?,
+                Event::AcceptFailed(error) => this.hosting(py)?.report(
+                    py,
+                    "warning",
+                    &format!("cannot accept: {error}; the connection waits in the queue"),
+                )?,
+                Event::Refused(peer, error) => {
+                    this.hosting(py)?.report(py, "debug", &format!("refused {peer}: {error}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Arm an accept on every listener, now: clients are served from here on.
+    fn start(&self) -> PyResult<()> {
+        self.with(|state| {
+            state.server.start_accepting();
+            let now = std::time::Instant::now();
+            state.server.turn(Some(now)).map_err(PyOSError::new_err)?;
+            if state.server.is_accepting() {
+                Ok(())
+            } else {
+                // A connection came at once: the accept is armed again by the next turn.
+                state.server.turn(Some(now)).map_err(PyOSError::new_err)
+            }
+        })?
+    }
+
+    /// Ping the service manager from every turn that is due: at once, then each half of its period.
+    fn start_watchdog(&self, notifier: Py<Notifier>) -> PyResult<()> {
+        let Some(period) = notifier.get().watchdog() else { return Ok(()) };
+        self.with(|state| state.selector.start_watchdog(notifier, period))
+    }
+
+    /// Begin to drain.
+    fn drain(&self) -> PyResult<()> {
+        self.with(|state| state.server.drain())
+    }
+
+    /// Cut every connection. Returns how many requests were under way.
+    fn cut(&self) -> PyResult<usize> {
+        self.with(|state| state.server.cut())
+    }
+
+    /// Whether draining is over.
+    #[getter]
+    fn is_drained(&self) -> PyResult<bool> {
+        self.with(|state| state.server.is_drained())
+    }
+
+    /// `(connections, queued requests, running requests)`.
+    #[getter]
+    fn census(&self) -> PyResult<(usize, usize, usize)> {
+        let census = self.with(|state| state.server.census())?;
+        Ok((census.connections, census.queued, census.running))
+    }
+
+    /// The tasks of requests that the application is working on.
+    #[getter]
+    fn tasks(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
+        self.with(|state| state.tasks.values().map(|task| task.clone_ref(py)).collect())
+    }
+
+    /// Give the ring back, in order: nothing is accepted or answered after this.
+    fn close(&self) -> PyResult<()> {
+        let state = self.state.with(Option::take)?;
+        drop(state);
+        Ok(())
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "the signature of the slot")]
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.listeners)
+    }
+}
+
+impl Worker {
+    /// A request that did not get as far as a task. A wish to exit, from an eager task's first
+    /// step, is passed on; that task has left the request.
+    fn could_not_begin(&self, py: Python<'_>, id: RequestId, error: PyErr) -> PyResult<()> {
+        let exits = error.is_instance_of::<PyKeyboardInterrupt>(py)
+            || error.is_instance_of::<PySystemExit>(py);
+        if exits {
+            return Err(error);
+        }
+        self.with(|state| state.server.finish(id))?;
+        error.write_unraisable(py, None);
+        Ok(())
+    }
+}

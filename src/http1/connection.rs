@@ -1,0 +1,383 @@
+//! One connection: a cycle of one request and one response, and then the next.
+//!
+//! The caller keeps the input: [`Connection::next_event`] consumes from its front, and what is left
+//! comes back at the front of the next call. Every step is asked of the table in `state` before
+//! anything is written, and a refused one changes nothing.
+
+use super::Limits;
+use super::chunked::{self, Decoder};
+use super::error::{NotFinished, ProtocolError, ResponseError};
+use super::framing::{BodyPart, ResponseFraming, ResponseShape, next_of_length, response_framing};
+use super::head::HeadReader;
+use super::request::{BodyLength, RequestHead, Version};
+use super::response::{AutomaticHeaders, BodyFrame, ResponseHead};
+use super::state::{Request, Response, State, Step};
+
+/// What the client sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A head; the first event of each cycle.
+    Request(RequestHead),
+    /// A piece of the body, never empty.
+    Body(&'a [u8]),
+    /// The request is complete; the last event of each cycle, also where there is no body.
+    End,
+}
+
+/// What is still to come of a request's body.
+#[derive(Clone, Copy, Debug)]
+enum Incoming {
+    Length(u64),
+    Chunked(Decoder),
+}
+
+/// The server's side of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    limits: Limits,
+    state: State,
+    /// Why nothing more can be read, once that is so.
+    failure: Option<ProtocolError>,
+    /// Whether this connection takes another request after this cycle, as far as is known.
+    keeps_alive: bool,
+
+    head_reader: HeadReader,
+    incoming: Incoming,
+    /// The client waits for `100 Continue`: asked for, not given, and no body came without it.
+    awaits_continue: bool,
+
+    /// The request's version, and whether its method is HEAD: the response depends on them.
+    version: Version,
+    to_head: bool,
+
+    response: ResponseHead,
+    /// Decided when the head is given out.
+    framing: ResponseFraming,
+    /// The length of all body messages so far.
+    sent: u64,
+}
+
+impl Connection {
+    /// A connection on which nothing happened yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        // Spans within a head are 32 bits wide.
+        let head_bytes = limits.head_bytes.min(u32::MAX as usize);
+        Self {
+            limits: Limits { head_bytes, ..limits },
+            state: State::START,
+            failure: None,
+            keeps_alive: true,
+            head_reader: HeadReader::default(),
+            incoming: Incoming::Length(0),
+            awaits_continue: false,
+            version: Version::Http11,
+            to_head: false,
+            response: ResponseHead::default(),
+            framing: ResponseFraming::UntilClose,
+            sent: 0,
+        }
+    }
+
+    /// The next event, with exactly its bytes consumed from the front of `input`. `None`: read
+    /// more (what is left in `input` must be at its front the next time), or, after
+    /// [`Event::End`], begin the next cycle first; pipelined bytes stay in `input` untouched.
+    ///
+    /// # Errors
+    /// The client broke the protocol or a limit. From then on every call returns the same error.
+    pub fn next_event<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<Option<Event<'a>>, ProtocolError> {
+        let result = match self.state.request {
+            Request::Idle => self.read_head(input),
+            Request::Body => self.read_body(input),
+            Request::Ended => Ok(None),
+            Request::Failed => Err(self.failure.unwrap_or(ProtocolError::Truncated)),
+        };
+        if let Err(error) = result
+            && let Some(failed) = self.state.after(Step::RequestFail)
+        {
+            self.state = failed;
+            self.failure = Some(error);
+            self.keeps_alive = false;
+        }
+        result
+    }
+
+    /// What the client's closing of its side means, with `unconsumed` bytes of input left.
+    ///
+    /// # Errors
+    /// A message was cut. Fine are the time between requests and after the end of one.
+    pub fn end_of_input(&self, unconsumed: usize) -> Result<(), ProtocolError> {
+        match self.state.request {
+            Request::Ended => Ok(()),
+            Request::Idle if unconsumed == 0 => Ok(()),
+            Request::Idle | Request::Body => Err(ProtocolError::Truncated),
+            Request::Failed => Err(self.failure.unwrap_or(ProtocolError::Truncated)),
+        }
+    }
+
+    /// Tells the client in the answer, if its head was not given out yet, that the connection
+    /// closes after it, and takes no further request.
+    pub fn close_after_response(&mut self) {
+        self.keeps_alive = false;
+    }
+
+    /// Appends `100 Continue` if the client waits for it; else nothing. To be called when the
+    /// application wants the body, RFC 9110 §10.1.1.
+    pub fn write_continue(&mut self, out: &mut Vec<u8>) {
+        if self.awaits_continue && matches!(self.state.response, Response::Idle | Response::Pending)
+        {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.awaits_continue = false;
+        }
+    }
+
+    /// Checks and keeps the head of the response. Nothing of it goes on the wire before the first
+    /// [`Connection::send_body`], so that a failing application can still be answered for.
+    ///
+    /// # Errors
+    /// The head cannot be sent, or it is not the time for one. The response is as if not started.
+    pub fn start_response<'h>(
+        &mut self,
+        status: u16,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        automatic: &AutomaticHeaders<'_>,
+    ) -> Result<(), ResponseError> {
+        let Some(started) = self.state.after(Step::ResponseStart) else {
+            return Err(match self.state.response {
+                Response::Idle => ResponseError::WithoutRequest,
+                _ => ResponseError::StartedTwice,
+            });
+        };
+        self.response.encode(status, headers, automatic)?;
+        self.state = started;
+        Ok(())
+    }
+
+    /// Forgets a response that is [pending](Connection::response_pending); else does nothing.
+    pub fn discard_response(&mut self) {
+        if let Some(discarded) = self.state.after(Step::ResponseDiscard) {
+            self.state = discarded;
+        }
+    }
+
+    /// Frames one body message of `length` bytes, the last one if `end`: appends to `prefix` what
+    /// goes before the data (with the first message, the head) and says what follows it.
+    ///
+    /// # Errors
+    /// The body does not fit the Content-Length, or it is not the time for one. Nothing was
+    /// appended.
+    pub fn send_body(
+        &mut self,
+        length: usize,
+        end: bool,
+        prefix: &mut Vec<u8>,
+    ) -> Result<BodyFrame, ResponseError> {
+        match self.state.response {
+            Response::Idle => return Err(ResponseError::BodyBeforeStart),
+            Response::Ended => return Err(ResponseError::BodyAfterEnd),
+            Response::Pending | Response::Body => (),
+        }
+        let pending = self.state.after(Step::ResponseHead);
+        let framing = if pending.is_some() {
+            response_framing(ResponseShape {
+                status: self.response.status,
+                to_head: self.to_head,
+                version: self.version,
+                declared: self.response.declared,
+                first: length as u64,
+                is_whole: end,
+            })
+        } else {
+            self.framing
+        };
+        let sent = self.sent.saturating_add(length as u64);
+        check_length(framing, sent, end)?;
+        self.sent = sent;
+        if let Some(given_out) = pending {
+            self.give_out_head(framing, given_out, prefix);
+        }
+        if end && let Some(ended) = self.state.after(Step::ResponseEnd) {
+            self.state = ended;
+        }
+        Ok(match framing {
+            ResponseFraming::Bodiless(_) => BodyFrame { send_data: false, suffix: b"" },
+            ResponseFraming::Length(_) | ResponseFraming::UntilClose => {
+                BodyFrame { send_data: true, suffix: b"" }
+            }
+            ResponseFraming::Chunked => {
+                chunked::write_size_line(length, prefix);
+                BodyFrame { send_data: true, suffix: chunked::suffix(length, end) }
+            }
+        })
+    }
+
+    /// Appends a whole answer of ours: a line of text, and the connection closes after it. For a
+    /// request that cannot be served, or none that came in time.
+    ///
+    /// # Errors
+    /// A part of another answer was given out already, or the status is none.
+    pub fn write_error(
+        &mut self,
+        status: u16,
+        message: &str,
+        automatic: &AutomaticHeaders<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ResponseError> {
+        let ended = self.state.after(Step::ResponseError).ok_or(ResponseError::StartedTwice)?;
+        let content_type: (&[u8], &[u8]) = (b"content-type", b"text/plain; charset=utf-8");
+        self.response.encode(status, std::iter::once(content_type), automatic)?;
+        self.state = ended;
+        self.keeps_alive = false;
+        let framing = ResponseFraming::Length(message.len() as u64 + 1);
+        self.response.finish(framing, Some(b"close"), out);
+        if !self.to_head {
+            out.extend_from_slice(message.as_bytes());
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+
+    /// Begins the next cycle on this connection.
+    ///
+    /// # Errors
+    /// Request and response have not both ended, or the connection closes after this response.
+    pub fn next_cycle(&mut self) -> Result<(), NotFinished> {
+        match self.state.after(Step::NextCycle) {
+            Some(next) if self.keeps_alive => {
+                self.state = next;
+                self.head_reader = HeadReader::default();
+                self.incoming = Incoming::Length(0);
+                self.to_head = false;
+                self.sent = 0;
+                Ok(())
+            }
+            _ => Err(NotFinished),
+        }
+    }
+
+    /// Whether nothing of the next request was returned as an event.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        self.state.request == Request::Idle
+    }
+
+    /// Whether [`Event::End`] was returned.
+    #[must_use]
+    pub fn request_ended(&self) -> bool {
+        self.state.request == Request::Ended
+    }
+
+    /// Whether the application has started its response, or we have sent one of ours.
+    #[must_use]
+    pub fn response_started(&self) -> bool {
+        self.state.response != Response::Idle
+    }
+
+    /// Whether the response was started and no byte of it was given out: it can be discarded.
+    #[must_use]
+    pub fn response_pending(&self) -> bool {
+        self.state.response == Response::Pending
+    }
+
+    /// Whether all of the response was given out.
+    #[must_use]
+    pub fn response_ended(&self) -> bool {
+        self.state.response == Response::Ended
+    }
+
+    /// Bytes of the request's body that are still to come; `None` where only the chunks will tell.
+    #[must_use]
+    pub fn body_remaining(&self) -> Option<u64> {
+        match (self.state.request, self.incoming) {
+            (Request::Body, Incoming::Length(remaining)) => Some(remaining),
+            (Request::Body, Incoming::Chunked(_)) => None,
+            _ => Some(0),
+        }
+    }
+
+    /// Whether this connection takes another request after this response. Final once the response
+    /// has ended.
+    #[must_use]
+    pub fn keeps_alive(&self) -> bool {
+        self.keeps_alive
+    }
+
+    fn read_head<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let Some(head) = self.head_reader.next(input, &self.limits)? else { return Ok(None) };
+        self.version = head.version();
+        self.to_head = head.is_head();
+        self.keeps_alive &= head.keeps_alive();
+        self.incoming = match head.body_length() {
+            BodyLength::None => Incoming::Length(0),
+            BodyLength::Length(length)
+                if self.limits.body_bytes.is_some_and(|max| length > max) =>
+            {
+                return Err(ProtocolError::BodyTooLong);
+            }
+            BodyLength::Length(length) => Incoming::Length(length),
+            BodyLength::Chunked => Incoming::Chunked(Decoder::new()),
+        };
+        self.awaits_continue = head.expects_continue();
+        if let Some(begun) = self.state.after(Step::RequestHead) {
+            self.state = begun;
+        }
+        Ok(Some(Event::Request(head)))
+    }
+
+    fn read_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {
+        if !input.is_empty() {
+            // A client that sends its body no longer waits to be told.
+            self.awaits_continue = false;
+        }
+        let found = match &mut self.incoming {
+            Incoming::Length(remaining) => next_of_length(remaining, input),
+            Incoming::Chunked(decoder) => decoder.next(input, &self.limits)?,
+        };
+        Ok(match found {
+            BodyPart::Data(data) => Some(Event::Body(data)),
+            BodyPart::NeedMore => None,
+            BodyPart::End => {
+                if let Some(ended) = self.state.after(Step::RequestEnd) {
+                    self.state = ended;
+                }
+                Some(Event::End)
+            }
+        })
+    }
+
+    /// Appends the head with its last fields: framing, and whether the connection lives on.
+    fn give_out_head(&mut self, framing: ResponseFraming, state: State, prefix: &mut Vec<u8>) {
+        // A client that was never told to send its body may send it or not, RFC 9110 §10.1.1: what
+        // follows on the connection would be a guess.
+        if self.response.close || self.awaits_continue || framing == ResponseFraming::UntilClose {
+            self.keeps_alive = false;
+        }
+        let option: Option<&[u8]> = match (self.keeps_alive, self.version) {
+            (false, _) => Some(b"close"),
+            (true, Version::Http10) => Some(b"keep-alive"),
+            (true, Version::Http11) => None,
+        };
+        self.response.finish(framing, option, prefix);
+        self.framing = framing;
+        self.state = state;
+    }
+}
+
+/// Whether `sent` bytes in all fit the promise of the head.
+fn check_length(framing: ResponseFraming, sent: u64, end: bool) -> Result<(), ResponseError> {
+    match framing {
+        ResponseFraming::Length(declared) if sent > declared => {
+            Err(ResponseError::BodyTooLong { declared, sent })
+        }
+        ResponseFraming::Length(declared) if end && sent < declared => {
+            Err(ResponseError::BodyTooShort { declared, sent })
+        }
+        _ => Ok(()),
+    }
+}

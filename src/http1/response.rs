@@ -1,0 +1,237 @@
+//! Encoding of a response's head: what the application said is checked and written at once into
+//! one buffer, which waits there until the first piece of the body decides about the framing.
+//!
+//! Framing and persistence are ours: the application's `transfer-encoding` is dropped, of its
+//! `connection` the options `close` and `keep-alive` are, and its `content-length` is a promise
+//! about the body, which the connection checks.
+
+use super::error::ResponseError;
+use super::framing::ResponseFraming;
+use super::syntax::{decimal, is_token, list, write_decimal};
+
+/// Headers that every response has unless the application sends its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AutomaticHeaders<'a> {
+    /// The value of `date`, RFC 9110 §6.6.1.
+    pub date: Option<&'a [u8]>,
+    /// The value of `server`, RFC 9110 §10.2.4.
+    pub server: Option<&'a [u8]>,
+}
+
+/// What goes on the wire around the data of one body message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyFrame {
+    /// Whether the data itself is sent: not for HEAD, 204 and 304.
+    pub send_data: bool,
+    /// What follows the data.
+    pub suffix: &'static [u8],
+}
+
+/// A response's head that waits for its framing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ResponseHead {
+    /// Status line and fields, without framing, `connection` and the final empty line. The memory
+    /// is kept from one response to the next.
+    bytes: Vec<u8>,
+    pub(super) status: u16,
+    /// The application's Content-Length.
+    pub(super) declared: Option<u64>,
+    /// The application wants the connection closed.
+    pub(super) close: bool,
+    has_date: bool,
+    has_server: bool,
+}
+
+impl ResponseHead {
+    /// Checks and encodes the application's head. After an error the old content is gone.
+    pub(super) fn encode<'h>(
+        &mut self,
+        status: u16,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        automatic: &AutomaticHeaders<'_>,
+    ) -> Result<(), ResponseError> {
+        match status {
+            100..=199 => return Err(ResponseError::InformationalStatus(status)),
+            200..=999 => (),
+            _ => return Err(ResponseError::InvalidStatus(status)),
+        }
+        self.start(status);
+        for (name, value) in headers {
+            self.header(name, value)?;
+        }
+        self.add_automatic(automatic);
+        Ok(())
+    }
+
+    fn start(&mut self, status: u16) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        *self = Self { bytes, status, ..Self::default() };
+        self.bytes.extend_from_slice(b"HTTP/1.1 ");
+        write_decimal(u64::from(status), &mut self.bytes);
+        self.bytes.push(b' ');
+        self.bytes.extend_from_slice(reason_phrase(status).as_bytes());
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
+        if !is_token(name) {
+            return Err(ResponseError::InvalidHeaderName(name.escape_ascii().to_string()));
+        }
+        // All three are below every character that a value has.
+        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
+            return Err(ResponseError::InvalidHeaderValue(name.escape_ascii().to_string()));
+        }
+        // Few lengths, so that most names are told apart without a comparison.
+        match name.len() {
+            4 => self.has_date |= name.eq_ignore_ascii_case(b"date"),
+            6 => self.has_server |= name.eq_ignore_ascii_case(b"server"),
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.connection(value);
+                return Ok(());
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => return self.length(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Ok(()),
+            _ => (),
+        }
+        write_field(name, value, &mut self.bytes);
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for option in list(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if !option.is_empty() && !option.eq_ignore_ascii_case(b"keep-alive") {
+                write_field(b"connection", option, &mut self.bytes);
+            }
+        }
+    }
+
+    fn length(&mut self, value: &[u8]) -> Result<(), ResponseError> {
+        let Some(length) = decimal(value.trim_ascii()) else {
+            let value = value.escape_ascii().to_string();
+            return Err(ResponseError::InvalidContentLength(value));
+        };
+        match self.declared.replace(length) {
+            None => Ok(()),
+            Some(_) => Err(ResponseError::DuplicateContentLength),
+        }
+    }
+
+    fn add_automatic(&mut self, automatic: &AutomaticHeaders<'_>) {
+        if let (Some(date), false) = (automatic.date, self.has_date) {
+            write_field(b"date", date, &mut self.bytes);
+        }
+        if let (Some(server), false) = (automatic.server, self.has_server) {
+            write_field(b"server", server, &mut self.bytes);
+        }
+    }
+
+    /// Appends the whole head with its framing and the `connection` option, if one is needed.
+    pub(super) fn finish(
+        &self,
+        framing: ResponseFraming,
+        connection: Option<&[u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        // The length of everything below but the head, at most: one allocation.
+        out.reserve(self.bytes.len() + 96);
+        out.extend_from_slice(&self.bytes);
+        match framing {
+            ResponseFraming::Length(length) | ResponseFraming::Bodiless(Some(length)) => {
+                out.extend_from_slice(b"content-length: ");
+                write_decimal(length, out);
+                out.extend_from_slice(b"\r\n");
+            }
+            ResponseFraming::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            ResponseFraming::Bodiless(None) | ResponseFraming::UntilClose => (),
+        }
+        if let Some(option) = connection {
+            write_field(b"connection", option, out);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The reason phrase of a status as the IANA registry has it; empty for a status that is not
+/// there, which RFC 9112 §4 allows.
+#[must_use]
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        _ => error_phrase(status),
+    }
+}
+
+fn error_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
+}

@@ -1,0 +1,753 @@
+//! One connection: every decision about its life is in this file.
+//!
+//! A connection reacts to news (bytes, a finished send, a timer, the application's answer) by
+//! changing its state only. Once a turn [`Connection::settle`] looks at that state and arms what it
+//! asks for: a send, a receive, a hang-up watch, a deadline, the close. So there is one place where
+//! operations start, and nothing has to be remembered between news and operation.
+//!
+//! ```text
+//! Open ──answered, and no further request──► Lingering ──peer's end, or time──► Dead ──► closed
+//!   └───────────peer gone, answer aborted, time─────────────────────────────────► Dead
+//! ```
+
+use std::io;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::{
+    Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
+};
+use crate::http1::{self, ProtocolError, RequestHead};
+use crate::listener::Address;
+use crate::proactor::{Accepted, Lease, Operation, Outgoing, Proactor, StreamId};
+
+/// Output that may wait for the peer before the application has to. Python's own transports have
+/// the same bound.
+const HIGH_WATER_BYTES: usize = 64 * 1024;
+/// Unread bytes of a request that are read and dropped after its answer, to keep the connection.
+/// Beyond that a new connection is cheaper for both sides.
+const DISCARD_BYTES: u64 = 256 * 1024;
+/// Bytes read and dropped while the peer is expected to close.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a body handed to the application at once.
+const READ_BYTES: usize = 64 * 1024;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Requests are read and answered.
+    Open,
+    /// The last answer is given out; after it our side ends, and what the peer still sends is
+    /// dropped until it ends its own.
+    Lingering,
+    /// Nothing more is read or sent; the stream is closed when no operation is under way.
+    Dead,
+    /// The close is under way.
+    Closing,
+}
+
+/// What a connection waits for, which decides how long it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// For the application, or for nothing.
+    Ours,
+    /// For the first request.
+    FirstRequest,
+    /// For the rest of a head.
+    Head,
+    /// For the next request.
+    NextRequest,
+    /// For the body: the application reads it, or it is dropped.
+    Body,
+    /// For the peer to take our output.
+    Write,
+    /// For the peer to close.
+    Linger,
+    /// The peer ended its side, and the application waits for more of it.
+    HalfClose,
+}
+
+/// The request under way, as the application sees it.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct Exchange {
+    number: u32,
+    /// Until the application takes it.
+    head: Option<RequestHead>,
+    /// The application was told the end of the body.
+    body_told: bool,
+    /// The application waits in a read.
+    reading: bool,
+    /// The application waits for room in the output.
+    writing: bool,
+    /// The peer has been silent after its end for so long that it counts as gone.
+    presumed_gone: bool,
+}
+
+/// Bytes received and not yet consumed. Empty, it holds no memory.
+#[derive(Default)]
+struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Input {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Keep only the last `length` bytes.
+    fn keep(&mut self, length: usize) {
+        self.start = self.bytes.len() - length;
+        if length == 0 {
+            *self = Self::default();
+        }
+    }
+}
+
+/// A connection, from its accept to its close.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Connection {
+    stream: StreamId,
+    number: u32,
+    peer: Address,
+    local: Address,
+    http: http1::Connection,
+    stage: Stage,
+    input: Input,
+    /// The peer has ended its side.
+    input_ended: bool,
+    output: Outgoing,
+    exchange: Option<Exchange>,
+    /// A request has been answered, or is being answered.
+    served: bool,
+    /// Our FIN is sent.
+    ended: bool,
+    /// Bytes dropped while lingering, or behind an answer.
+    dropped: usize,
+
+    receiving: bool,
+    sending: bool,
+    watching: bool,
+    cancelled: bool,
+    /// Is in the list of touched connections.
+    touched: bool,
+
+    waiting: Waiting,
+    waiting_since: Instant,
+    /// Bytes of the send under way that were taken when the deadline was last looked at.
+    taken: usize,
+    /// When the earliest entry on the timer wheel comes up.
+    scheduled: Option<Instant>,
+}
+
+impl Connection {
+    pub(super) fn new<P>(accepted: Accepted, shared: &mut Shared<P>) -> Self {
+        Self {
+            stream: accepted.stream,
+            number: shared.number(),
+            peer: accepted.peer,
+            local: accepted.local,
+            http: http1::Connection::new(shared.config.limits),
+            stage: Stage::Open,
+            input: Input::default(),
+            input_ended: false,
+            output: Outgoing::default(),
+            exchange: None,
+            served: false,
+            ended: false,
+            dropped: 0,
+            receiving: false,
+            sending: false,
+            watching: false,
+            cancelled: false,
+            touched: false,
+            waiting: Waiting::Ours,
+            waiting_since: shared.now,
+            taken: 0,
+            scheduled: None,
+        }
+    }
+
+    /// Have [`Connection::settle`] called before the next wait.
+    pub(super) fn touch<P>(&mut self, shared: &mut Shared<P>) {
+        if !mem::replace(&mut self.touched, true) {
+            shared.touched.push(self.stream);
+        }
+    }
+
+    pub(super) fn received<P: Proactor>(
+        &mut self,
+        result: io::Result<Lease>,
+        shared: &mut Shared<P>,
+    ) {
+        self.receiving = false;
+        let lease = match result {
+            Ok(lease) => lease,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => return,
+            Err(_) => return self.die(shared),
+        };
+        if lease.length() == 0 {
+            return self.input_ended(shared);
+        }
+        if matches!(self.waiting, Waiting::Body) {
+            self.waiting_since = shared.now;
+        }
+        match self.stage {
+            Stage::Open if self.awaits_request() && self.input.is_empty() => {
+                // The way of nearly every request: parsed where the kernel put it.
+                let mut rest = shared.proactor.bytes(&lease);
+                let result = next_request(&mut self.http, &mut rest);
+                self.input.push(rest);
+                self.begin(result, shared);
+            }
+            Stage::Open => {
+                self.input.push(shared.proactor.bytes(&lease));
+                self.proceed(shared);
+            }
+            Stage::Lingering => {
+                self.dropped += lease.length();
+                if self.dropped > LINGER_BYTES {
+                    self.die(shared);
+                }
+            }
+            Stage::Dead | Stage::Closing => {}
+        }
+    }
+
+    pub(super) fn sent<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
+        self.sending = false;
+        if result.is_err() {
+            return self.die(shared);
+        }
+        if self.output.length() <= HIGH_WATER_BYTES {
+            self.wake_writer(shared);
+        }
+    }
+
+    pub(super) fn hung_up<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
+        self.watching = false;
+        if result.is_ok() {
+            self.die(shared);
+        }
+    }
+
+    /// Arm what the state asks for. Called once a turn for a connection that was touched.
+    pub(super) fn settle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.touched = false;
+        match self.stage {
+            Stage::Open | Stage::Lingering => self.arm(shared),
+            Stage::Dead => self.wind_up(shared),
+            Stage::Closing => return,
+        }
+        self.set_deadline(shared);
+    }
+
+    /// A timer entry of this connection came up: its deadline may have moved meanwhile.
+    pub(super) fn timer_came_up<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.scheduled = None;
+        self.touch(shared);
+        let Some(limit) = self.limit(shared) else { return };
+        if self.waiting_since + limit > shared.now {
+            return;
+        }
+        match self.waiting {
+            Waiting::Ours => {}
+            Waiting::Head | Waiting::Body if self.can_refuse() => {
+                self.refuse(408, "the request did not come in time", shared);
+            }
+            Waiting::FirstRequest | Waiting::NextRequest => self.close_idle(shared),
+            Waiting::Write => {
+                let taken = shared.proactor.sent_so_far(self.stream);
+                if taken == self.taken {
+                    return self.abort(shared);
+                }
+                self.taken = taken;
+                self.waiting_since = shared.now;
+            }
+            Waiting::HalfClose => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.presumed_gone = true;
+                }
+                self.wake_reader(shared);
+            }
+            Waiting::Head | Waiting::Body | Waiting::Linger => self.die(shared),
+        }
+    }
+
+    pub(super) fn take_request(&mut self) -> Option<Request> {
+        let head = self.exchange.as_mut()?.head.take()?;
+        Some(Request { head, peer: self.peer.clone(), local: self.local.clone() })
+    }
+
+    pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
+        let Some(exchange) = &mut self.exchange else { return Reading::Disconnected };
+        if !exchange.body_told {
+            match read_pieces(&mut self.http, &mut self.input) {
+                Ok((bytes, ended)) if ended || !bytes.is_empty() => {
+                    exchange.body_told = ended;
+                    return Reading::Data { bytes, more: !ended };
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.refuse_message(error, shared);
+                    return Reading::Disconnected;
+                }
+            }
+            if self.input_ended {
+                self.die(shared);
+                return Reading::Disconnected;
+            }
+            if self.output.is_empty() {
+                self.output = shared.spare_output();
+            }
+            self.output.append_with(|out| self.http.write_continue(out));
+        }
+        if exchange.presumed_gone {
+            return Reading::Disconnected;
+        }
+        exchange.reading = true;
+        Reading::Wait
+    }
+
+    pub(super) fn start_response<'h, P>(
+        &mut self,
+        status: u16,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        shared: &mut Shared<P>,
+    ) -> Result<(), SendError> {
+        let automatic = automatic_headers(&shared.config, &mut shared.date);
+        Ok(self.http.start_response(status, headers, &automatic)?)
+    }
+
+    pub(super) fn send_body<P: Proactor>(
+        &mut self,
+        body: Body<'_>,
+        more: bool,
+        shared: &mut Shared<P>,
+    ) -> Result<Progress, SendError> {
+        if self.http.response_pending() && !self.may_be_used_again(shared) {
+            self.http.close_after_response();
+        }
+        if self.output.is_empty() {
+            self.output = shared.spare_output();
+        }
+        let Self { http, output, .. } = self;
+        let frame = output.append_with(|out| http.send_body(body.length(), !more, out))?;
+        if frame.send_data {
+            match body {
+                Body::Copied(bytes) => output.append(bytes),
+                Body::Shared(payload) => output.append_shared(payload),
+            }
+            if !frame.suffix.is_empty() {
+                output.append(frame.suffix);
+            }
+        }
+        if !more {
+            self.answered(shared);
+        } else if self.output.length() > HIGH_WATER_BYTES
+            && let Some(exchange) = &mut self.exchange
+        {
+            exchange.writing = true;
+            return Ok(Progress::Wait);
+        }
+        Ok(Progress::Ready)
+    }
+
+    pub(super) fn room(&self) -> Progress {
+        let waits = self.exchange.as_ref().is_some_and(|exchange| exchange.writing);
+        if waits { Progress::Wait } else { Progress::Ready }
+    }
+
+    /// The application is done with the request under way, which it has not answered in full.
+    pub(super) fn finish<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Left {
+        if self.can_refuse() {
+            self.refuse(500, "Internal Server Error", shared);
+            Left::Refused
+        } else {
+            self.abort(shared);
+            Left::Aborted
+        }
+    }
+
+    /// Whether this connection is one of those that draining closes when they have been quiet, and
+    /// until when it stays usable.
+    pub(super) fn idle_until<P>(&self, shared: &Shared<P>) -> Option<Instant> {
+        let timeouts = &shared.config.timeouts;
+        let quiet = match self.waiting {
+            Waiting::FirstRequest => timeouts.drain_first,
+            Waiting::NextRequest => timeouts.drain_idle,
+            _ => return None,
+        };
+        let since = shared.draining_since?.max(self.waiting_since);
+        (self.stage == Stage::Open).then_some(since + quiet)
+    }
+
+    /// Close a connection on which nothing is under way, with a FIN.
+    pub(super) fn close_idle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        shared.proactor.shutdown(self.stream);
+        self.ended = true;
+        self.die(shared);
+    }
+
+    /// Reset the connection: what was sent of an answer must not look whole.
+    pub(super) fn abort<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+            shared.proactor.reset_on_close(self.stream);
+            self.die(shared);
+        }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether `number` is the request under way here.
+    pub(super) fn serves(&self, number: u32) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.number == number)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.exchange.is_some() || !self.output.is_empty() || self.sending
+    }
+
+    /// Between requests, or within a head.
+    fn awaits_request(&self) -> bool {
+        self.exchange.is_none() && self.http.is_between_requests()
+    }
+
+    /// Whether an answer of our own is possible: nothing of another was given out.
+    fn can_refuse(&self) -> bool {
+        self.stage == Stage::Open && (!self.http.response_started() || self.http.response_pending())
+    }
+
+    /// Whether another request may follow the answer that is about to be given out.
+    fn may_be_used_again<P>(&self, shared: &Shared<P>) -> bool {
+        let unread = self.http.body_remaining().unwrap_or(0);
+        shared.draining_since.is_none()
+            && unread <= DISCARD_BYTES + self.input.rest().len() as u64
+            && !(self.input_ended && self.input.is_empty())
+    }
+
+    /// The result of looking for a request's head.
+    fn begin<P: Proactor>(
+        &mut self,
+        result: Result<Option<RequestHead>, ProtocolError>,
+        shared: &mut Shared<P>,
+    ) {
+        match result {
+            Ok(Some(head)) => {
+                let number = shared.number();
+                self.served = true;
+                self.exchange = Some(Exchange {
+                    number,
+                    head: Some(head),
+                    body_told: false,
+                    reading: false,
+                    writing: false,
+                    presumed_gone: false,
+                });
+                shared.queue.push_back(RequestId { stream: self.stream, number });
+            }
+            Ok(None) => {}
+            Err(error) => self.refuse_message(error, shared),
+        }
+    }
+
+    /// Go on with the input there is: a head, a body somebody waits for, a body nobody wants.
+    fn proceed<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if self.exchange.is_some() {
+            self.wake_reader(shared);
+        } else if self.http.response_ended() {
+            self.answered(shared);
+        } else {
+            self.next_request(shared);
+        }
+    }
+
+    fn next_request<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        let mut rest = self.input.rest();
+        let result = next_request(&mut self.http, &mut rest);
+        let left = rest.len();
+        self.input.keep(left);
+        self.begin(result, shared);
+        if self.input_ended && self.exchange.is_none() && self.stage == Stage::Open {
+            // The rest of this head will never come, or there was no further request.
+            self.stage = Stage::Lingering;
+        }
+    }
+
+    /// The answer is given out: drop what is left of its request, then go on to the next.
+    fn answered<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if let Some(exchange) = self.exchange.take() {
+            self.wake(&exchange, shared);
+            self.dropped = 0;
+        }
+        while !self.http.request_ended() {
+            match read_pieces(&mut self.http, &mut self.input) {
+                Ok((bytes, _)) if !bytes.is_empty() => self.dropped += bytes.len(),
+                Ok((_, true)) => {}
+                Ok((_, false)) if self.may_drop_more() => return,
+                Ok((_, false)) | Err(_) => {
+                    self.stage = Stage::Lingering;
+                    return;
+                }
+            }
+        }
+        if self.http.next_cycle().is_err() {
+            self.stage = Stage::Lingering;
+        } else if self.input_ended || !self.input.is_empty() {
+            self.next_request(shared);
+        }
+    }
+
+    /// Whether to wait for more of a body that nobody wants.
+    fn may_drop_more(&self) -> bool {
+        self.http.keeps_alive() && !self.input_ended && self.dropped as u64 <= DISCARD_BYTES
+    }
+
+    fn input_ended<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.input_ended = true;
+        match self.stage {
+            Stage::Open if self.exchange.is_some() => {
+                // A body that was cut is news for a reader; a whole request gets its answer.
+                if !self.http.request_ended() && self.exchange_waits_for_body() {
+                    self.wake_reader(shared);
+                }
+            }
+            Stage::Open | Stage::Lingering if !self.output.is_empty() || self.sending => {
+                self.stage = Stage::Lingering;
+            }
+            Stage::Open | Stage::Lingering => self.die(shared),
+            Stage::Dead | Stage::Closing => {}
+        }
+    }
+
+    fn exchange_waits_for_body(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.reading && !exchange.body_told)
+    }
+
+    /// The peer broke the protocol.
+    fn refuse_message<P: Proactor>(&mut self, error: ProtocolError, shared: &mut Shared<P>) {
+        if shared.config.report_refusals {
+            shared.events.push_back(Event::Refused(self.peer.clone(), error));
+        }
+        if self.can_refuse() {
+            self.refuse(error.status(), &error.to_string(), shared);
+        } else {
+            self.abort(shared);
+        }
+    }
+
+    /// Answer in the place of the application, and read no further.
+    fn refuse<P: Proactor>(&mut self, status: u16, message: &str, shared: &mut Shared<P>) {
+        self.http.discard_response();
+        let automatic = automatic_headers(&shared.config, &mut shared.date);
+        let Self { http, output, .. } = self;
+        let written = output.append_with(|out| http.write_error(status, message, &automatic, out));
+        match written {
+            Ok(()) => {
+                self.stage = Stage::Lingering;
+                self.input = Input::default();
+                self.leave_exchange(shared);
+            }
+            Err(_) => self.abort(shared),
+        }
+    }
+
+    /// Nothing more can be read or sent.
+    fn die<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if matches!(self.stage, Stage::Dead | Stage::Closing) {
+            return;
+        }
+        self.stage = Stage::Dead;
+        self.input = Input::default();
+        let output = mem::take(&mut self.output);
+        shared.keep_output(output);
+        self.leave_exchange(shared);
+    }
+
+    fn leave_exchange<P>(&mut self, shared: &mut Shared<P>) {
+        if let Some(exchange) = self.exchange.take() {
+            self.wake(&exchange, shared);
+        }
+    }
+
+    /// Tell whoever waits that this request is over.
+    fn wake<P>(&self, exchange: &Exchange, shared: &mut Shared<P>) {
+        let request = RequestId { stream: self.stream, number: exchange.number };
+        if exchange.reading {
+            shared.events.push_back(Event::Readable(request));
+        }
+        if exchange.writing {
+            shared.events.push_back(Event::Writable(request));
+        }
+    }
+
+    fn wake_reader<P>(&mut self, shared: &mut Shared<P>) {
+        if let Some(exchange) = &mut self.exchange
+            && mem::take(&mut exchange.reading)
+        {
+            let request = RequestId { stream: self.stream, number: exchange.number };
+            shared.events.push_back(Event::Readable(request));
+        }
+    }
+
+    fn wake_writer<P>(&mut self, shared: &mut Shared<P>) {
+        if let Some(exchange) = &mut self.exchange
+            && mem::take(&mut exchange.writing)
+        {
+            let request = RequestId { stream: self.stream, number: exchange.number };
+            shared.events.push_back(Event::Writable(request));
+        }
+    }
+
+    fn arm<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if !self.sending && !self.output.is_empty() {
+            self.sending = true;
+            self.taken = 0;
+            shared.proactor.send(self.stream, mem::take(&mut self.output));
+        }
+        if self.stage == Stage::Lingering {
+            if self.input_ended && !self.sending {
+                self.die(shared);
+                return self.wind_up(shared);
+            }
+            if !self.sending && !mem::replace(&mut self.ended, true) {
+                shared.proactor.shutdown(self.stream);
+            }
+        }
+        if !self.input_ended && !self.receiving && self.wants_input() {
+            self.receiving = true;
+            shared.proactor.receive(self.stream);
+        }
+        if !self.receiving && !self.watching && self.exchange.is_some() {
+            self.watching = true;
+            shared.proactor.watch_hang_up(self.stream);
+        }
+    }
+
+    /// While the application runs a receive stays armed, so that the peer's going is seen; but at
+    /// most one buffer is held back.
+    fn wants_input(&self) -> bool {
+        match (&self.exchange, self.stage) {
+            (_, Stage::Lingering) | (None, _) => true,
+            (Some(exchange), _) => exchange.reading || self.input.is_empty(),
+        }
+    }
+
+    /// Cancel what is under way; close when nothing is.
+    fn wind_up<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if self.receiving || self.sending || self.watching {
+            if mem::replace(&mut self.cancelled, true) {
+                return;
+            }
+            let operations = [
+                (self.receiving, Operation::Receive(self.stream)),
+                (self.sending, Operation::Send(self.stream)),
+                (self.watching, Operation::HangUp(self.stream)),
+            ];
+            for (_, operation) in operations.into_iter().filter(|(armed, _)| *armed) {
+                shared.proactor.cancel(operation);
+            }
+        } else {
+            self.stage = Stage::Closing;
+            shared.proactor.close(self.stream);
+        }
+    }
+
+    fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        let waiting = self.waits_for();
+        if waiting != self.waiting {
+            self.waiting = waiting;
+            self.waiting_since = shared.now;
+        }
+        let Some(limit) = self.limit(shared) else { return };
+        let deadline = self.waiting_since + limit;
+        if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
+            let up = shared.timers.schedule((self.stream, self.number), deadline);
+            self.scheduled = Some(up);
+        }
+    }
+
+    fn waits_for(&self) -> Waiting {
+        match (self.stage, &self.exchange) {
+            (Stage::Dead | Stage::Closing, _) => Waiting::Ours,
+            _ if self.sending => Waiting::Write,
+            (Stage::Lingering, _) => Waiting::Linger,
+            (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
+                (true, _) if self.input_ended => Waiting::HalfClose,
+                (true, false) => Waiting::Body,
+                _ => Waiting::Ours,
+            },
+            (Stage::Open, None) if !self.http.is_between_requests() => Waiting::Body,
+            (Stage::Open, None) if !self.input.is_empty() => Waiting::Head,
+            (Stage::Open, None) if self.served => Waiting::NextRequest,
+            (Stage::Open, None) => Waiting::FirstRequest,
+        }
+    }
+
+    fn limit<P>(&self, shared: &Shared<P>) -> Option<Duration> {
+        let timeouts = &shared.config.timeouts;
+        match self.waiting {
+            Waiting::Ours => None,
+            Waiting::FirstRequest | Waiting::Head => Some(timeouts.head),
+            Waiting::NextRequest => Some(timeouts.keep_alive),
+            Waiting::Body => Some(timeouts.body),
+            Waiting::Write => Some(timeouts.write),
+            Waiting::Linger if shared.draining_since.is_some() => Some(timeouts.drain_linger),
+            Waiting::Linger => Some(timeouts.linger),
+            Waiting::HalfClose => Some(timeouts.half_close),
+        }
+    }
+}
+
+/// Look for the head of a request; the end of one without a body is taken at once.
+fn next_request(
+    http: &mut http1::Connection,
+    input: &mut &[u8],
+) -> Result<Option<RequestHead>, ProtocolError> {
+    match http.next_event(input)? {
+        Some(http1::Event::Request(head)) => {
+            if http.body_remaining() == Some(0) {
+                http.next_event(input)?;
+            }
+            Ok(Some(head))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Decode up to [`READ_BYTES`] of the body. The flag says whether its end was reached.
+fn read_pieces(
+    http: &mut http1::Connection,
+    input: &mut Input,
+) -> Result<(Vec<u8>, bool), ProtocolError> {
+    let mut bytes = Vec::new();
+    let mut rest = input.rest();
+    let mut result = Ok(());
+    while !http.request_ended() && bytes.len() < READ_BYTES {
+        match http.next_event(&mut rest) {
+            Ok(Some(http1::Event::Body(piece))) => bytes.extend_from_slice(piece),
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    let left = rest.len();
+    input.keep(left);
+    result.map(|()| (bytes, http.request_ended()))
+}

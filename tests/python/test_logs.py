@@ -1,0 +1,257 @@
+"""Log lines: what they look like, where they go, and what a client cannot do to them."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from granian_uring import logs
+from granian_uring.errors import OperatorError
+
+
+@pytest.fixture(autouse=True)
+def _leave_logging_as_found() -> Iterator[None]:
+    yield
+    for logger in (logs.logger, logs.access_logger):
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+        logger.disabled = False
+
+
+def run(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Logs from a process of its own, whose streams are pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from granian_uring import logs\n{script}"],
+        text=True,
+        timeout=60,
+        check=True,
+        **options,
+    )
+
+
+# --- configure -----------------------------------------------------------------------------------
+
+
+def test_lines_have_time_level_and_text() -> None:
+    script = (
+        "logs.configure(access=True)\nlogs.logger.warning('full')\nlogs.logger.debug('hidden')\n"
+        "logs.access_logger.info('GET /')"
+    )
+    environment = {**os.environ, "TZ": "Asia/Kolkata"}
+    ran = run(script, capture_output=True, env=environment)
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+0530 WARNING full\n"
+    assert re.fullmatch(pattern, ran.stderr), ran.stderr
+    assert ran.stdout == "GET /\n"
+
+
+def test_levels_and_switches() -> None:
+    script = (
+        "logs.configure(level='debug')\nlogs.logger.debug('shown')\nlogs.access_logger.info('off')\n"
+        "logs.configure(enabled=False)\nlogs.logger.critical('off')\n"
+        "logs.configure(level='error')\nlogs.logger.warning('off')\nlogs.logger.error('shown')"
+    )
+    ran = run(script, capture_output=True)
+    assert [line.split(" ", 1)[1] for line in ran.stderr.splitlines()] == [
+        "DEBUG shown",
+        "ERROR shown",
+    ]
+    assert ran.stdout == ""
+
+
+def test_loggers_of_the_application_are_left_alone() -> None:
+    script = (
+        "import logging\nlogging.basicConfig(format='app: %(message)s')\n"
+        "before = logging.getLogger('app')\nlogs.configure()\n"
+        "before.warning('heard')\nlogs.logger.warning('once')"
+    )
+    lines = run(script, capture_output=True).stderr.splitlines()
+    assert lines[0] == "app: heard" and lines[1].endswith("WARNING once") and len(lines) == 2
+
+
+def test_a_journal_gets_priorities_on_every_line_and_no_time(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    script = (
+        "import os\nstatus = os.fstat(2)\n"
+        "os.environ['JOURNAL_STREAM'] = f'{status.st_dev}:{status.st_ino}'\n"
+        "logs.configure(access=True, level='debug')\n"
+        "for level in ('debug', 'info', 'warning', 'error', 'critical'):\n"
+        "    getattr(logs.logger, level)(level)\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    logs.logger.exception('failed')\n"
+        "logs.access_logger.info(logs.AccessLog.compile()(logs._Sample()))\n"
+    )
+    with journal.open("w") as stream:
+        run(script, stdout=stream, stderr=stream)
+    lines = journal.read_text().splitlines()
+    assert lines[:6] == [
+        "<7>debug",
+        "<6>info",
+        "<4>warning",
+        "<3>error",
+        "<2>critical",
+        "<3>failed",
+    ]
+    assert lines[6] == "<3>Traceback (most recent call last):"
+    assert "<3>ZeroDivisionError: division by zero" in lines
+    assert all(re.match("<[2-7]>", line) for line in lines)
+    assert '<6>127.0.0.1 "GET / HTTP/1.1" 200 0.500' in lines
+
+
+def test_another_stream_than_the_journal_s_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        ours = f"{status.st_dev}:{status.st_ino}"
+        for value, expected in [(ours, True), (f"{ours}0", False), ("", False), ("junk", False)]:
+            monkeypatch.setenv("JOURNAL_STREAM", value)
+            assert logs.is_journal(stream) is expected
+        monkeypatch.delenv("JOURNAL_STREAM")
+        assert not logs.is_journal(stream)
+        monkeypatch.setenv("JOURNAL_STREAM", ours)
+    assert not logs.is_journal(stream), "a closed stream leads nowhere"
+
+
+def test_a_configuration_replaces_top_level_keys(tmp_path: Path) -> None:
+    target = tmp_path / "out.log"
+    file = tmp_path / "log.json"
+    file.write_text(
+        json.dumps(
+            {
+                "handlers": {"file": {"class": "logging.FileHandler", "filename": str(target)}},
+                "loggers": {
+                    "granian": {"handlers": ["file"], "level": "INFO"},
+                    "granian.access": {"handlers": ["file"], "level": "INFO"},
+                },
+            }
+        )
+    )
+    logs.configure(config=file)
+    logs.logger.info("to the file")
+    logs.access_logger.info("not asked for")
+    for handler in logs.logger.handlers:
+        handler.close()
+    assert target.read_text() == "to the file\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"handlers": {"x": {"class": "no.such.Handler"}}}', "is not a logging configuration"),
+        ('{"handlers": 3}', "is not a logging configuration"),
+        ('{"version": 7}', "is not a logging configuration"),
+    ],
+)
+def test_a_configuration_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "log.json"
+    file.write_text(text)
+    with pytest.raises(OperatorError) as caught:
+        logs.configure(config=file)
+    assert message in caught.value.message and str(file) in caught.value.message
+    with pytest.raises(OperatorError, match="cannot read"):
+        logs.configure(config=tmp_path / "gone.json")
+
+
+# --- the access log ------------------------------------------------------------------------------
+
+
+def record(**changes: Any) -> Any:
+    values: dict[str, Any] = {
+        "addr": "10.0.0.1",
+        "time": 0.0,
+        "dt_ms": 1.25,
+        "status": 404,
+        "path": "/a",
+        "query_string": "b=c",
+        "method": "GET",
+        "scheme": "http",
+        "protocol": "HTTP/1.1",
+        "headers": [(b"user-agent", b"curl"), (b"x-tag", b"1"), (b"x-tag", b"2")],
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def test_every_atom() -> None:
+    atoms = [atom.replace("NAME", "User-Agent") for atom in logs.ACCESS_ATOMS if atom != "time"]
+    line = logs.AccessLog.compile("|".join(f"%({atom})s" for atom in atoms))(record())
+    assert line == "10.0.0.1|1.25|404|/a|b=c|GET|http|HTTP/1.1|curl"
+    assert len(logs.ACCESS_ATOMS) == 10
+
+
+def test_time_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/Sao_Paulo")
+    time.tzset()
+    try:
+        assert logs.AccessLog.compile("%(time)s")(record()) == "1969-12-31 21:00:00 -0300"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("format", "line"),
+    [
+        ("%(status)d %(dt_ms).1f", "404 1.2"),
+        ("100%% %(path)-4s|", "100% /a  |"),
+        ("%(header{x-tag})s %(header{missing})s", "1, 2 -"),
+        ("%(path)s %(path)s", "/a /a"),
+        ("no atom", "no atom"),
+    ],
+)
+def test_formats(format: str, line: str) -> None:
+    assert logs.AccessLog.compile(format)(record()) == line
+
+
+def test_the_line_without_a_format() -> None:
+    line = logs.AccessLog.compile()(record())
+    assert re.fullmatch(
+        r'\[[-\d]+ [:\d]+ [+-]\d{4}\] 10\.0\.0\.1 "GET /a HTTP/1\.1" 404 1\.250', line
+    ), line
+
+
+@pytest.mark.parametrize(
+    "format",
+    ["%(nothing)s", "%(header)s", "%(header{})s", "%(headers)s", "%(__class__)s", "%(path)d", "%s",
+     "%(path)", "%", "%(path", "%d", "%(status)q"],
+)  # fmt: skip
+def test_a_wrong_format_is_an_error_at_start(format: str) -> None:
+    with pytest.raises(OperatorError) as caught:
+        logs.AccessLog.compile(format)
+    assert repr(format) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [
+        ("/a\r\nGET /forged", r"/a\x0d\x0aGET /forged"),
+        ("/\x1b[2J", r"/\x1b[2J"),
+        ("/\x00\x7f\x85\t", r"/\x00\x7f\x85\x09"),
+        ("/\u2028\u202e\ud800", r"/\u2028\u202e\ud800"),
+        ("/\U000e0001", r"/\U000e0001"),
+        ('/"200 OK"', r"/\"200 OK\""),
+        ("/\\x41", r"/\\x41"),
+        ("/straße/日本", "/straße/日本"),
+    ],
+)
+def test_what_a_client_sends_cannot_break_the_line(sent: str, written: str) -> None:
+    log = logs.AccessLog.compile("%(path)s")
+    assert log(record(path=sent)) == written
+    for atom in ("addr", "query_string", "method", "scheme", "protocol"):
+        assert logs.AccessLog.compile(f"%({atom})s")(record(**{atom: sent})) == written
+
+
+def test_headers_are_escaped_too() -> None:
+    headers = [(b"user-agent", b"a\nb\x9b\xe9")]
+    line = logs.AccessLog.compile("%(header{user-agent})s")(record(headers=headers))
+    assert line == r"a\x0ab\x9b" + "é"
