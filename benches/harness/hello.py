@@ -37,6 +37,7 @@ from servers import OURS, Running, Server, compared, install, pin, started
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 WARM_UP_SECONDS = 1
 IDLE_SECONDS = 5
+SATURATED_SHARE = 0.9
 SYSTEM_CALLS = "raw_syscalls:sys_enter"
 
 
@@ -47,6 +48,9 @@ class Result:
     versions: dict[str, str]
     cpu_us_per_request: list[float] = field(default_factory=list)
     requests_per_second: list[float] = field(default_factory=list)
+    # How much of its core the server had. Well below 1, something else had the core (or wrk was the
+    # slower one), and the round says little: the server was not saturated.
+    core_share: list[float] = field(default_factory=list)
     first_answer_ms: list[float] = field(default_factory=list)
     pss_fresh_mib: list[float] = field(default_factory=list)
     pss_after_load_mib: list[float] = field(default_factory=list)
@@ -91,6 +95,7 @@ class Bench:
             used = cpu_seconds(pids) - before
             result.cpu_us_per_request.append(used / answers * 1e6)
             result.requests_per_second.append(answers / seconds)
+            result.core_share.append(used / seconds)
             result.pss_after_load_mib.append(pss_bytes(pids) / 2**20)
 
     def extras(self, server: Server, result: Result) -> None:
@@ -140,6 +145,7 @@ def main() -> None:
     results = measure(bench, servers, options.rounds)
     machine = describe_machine(version)
     print(table(bench, machine, results))
+    warn_of_unsaturated(results)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     data = {"machine": machine, "bench": asdict(bench)}
     data["results"] = {name: asdict(result) for name, result in results.items()}
@@ -159,6 +165,17 @@ def measure(bench: Bench, servers: list[Server], rounds: int) -> dict[str, Resul
     for server in servers:
         bench.extras(server, results[server.name])
     return results
+
+
+def warn_of_unsaturated(results: dict[str, Result]) -> None:
+    """Says which servers were not kept busy, so that their figures are not believed."""
+    for name, result in results.items():
+        if (lowest := min(result.core_share)) < SATURATED_SHARE:
+            print(
+                f"warning: {name} had only {lowest:.0%} of its core in a round, expected at least "
+                f"{SATURATED_SHARE:.0%}\n\nhint: measure on a machine that does nothing else",
+                file=sys.stderr,
+            )
 
 
 def parse_options() -> argparse.Namespace:
@@ -230,6 +247,7 @@ def table(bench: Bench, machine: dict[str, str], results: dict[str, Result]) -> 
     per_round = {
         "CPU per request, µs": "cpu_us_per_request",
         "requests per second": "requests_per_second",
+        "share of its core the server had": "core_share",
         "start to first answer, ms": "first_answer_ms",
         "PSS when fresh, MiB": "pss_fresh_mib",
         "PSS after load, MiB": "pss_after_load_mib",

@@ -302,21 +302,21 @@ class Load:
     # --- the clients: each is one life of a connection -----------------------------------------
 
     async def _new(self) -> None:
-        request = self._get("/chunked" if random.random() < 0.3 else "/echo", close=True)
+        request = self.get("/chunked" if random.random() < 0.3 else "/echo", close=True)
         await self._ask_timed("new", request)
         await asyncio.sleep(0.02)
 
     async def _busy(self) -> None:
         connection: Connection | None = None
         while not self.stopped.is_set():
-            connection = await self._ask("busy", connection, self._get("/echo"))
+            connection = await self.ask("busy", connection, self.get("/echo"))
             await asyncio.sleep(random.uniform(0.001, 0.01))
         self._drop(connection)
 
     async def _pool(self) -> None:
         connection: Connection | None = None
         while not self.stopped.is_set():
-            request = self._get("/echo")
+            request = self.get("/echo")
             try:
                 if connection is not None and not connection.look():
                     self.report.closed += 1
@@ -326,16 +326,16 @@ class Load:
                 self.report.lose("pool", loss, request)
                 self._drop(connection)
                 return
-            connection = await self._ask("pool", connection, request)
+            connection = await self.ask("pool", connection, request)
             await asyncio.sleep(random.uniform(0.05, 1.5))
         self._drop(connection)
 
     async def _upload(self) -> None:
-        await self._ask("upload", None, self._post(random.randbytes(UPLOAD_BYTES)))
+        await self.ask("upload", None, self._post(random.randbytes(UPLOAD_BYTES)))
         await asyncio.sleep(0.05)
 
     async def _slow(self) -> None:
-        await self._ask_timed("slow", self._get("/slow?seconds=1", close=True))
+        await self._ask_timed("slow", self.get("/slow?seconds=1", close=True))
         # Out of step with each other and with the restarts.
         await asyncio.sleep(random.uniform(0, 0.3))
 
@@ -344,8 +344,8 @@ class Load:
         waiting: list[Request] = []
         while waiting or not self.stopped.is_set():
             while len(waiting) < PIPELINE_DEPTH:
-                waiting.append(self._get("/echo"))
-            connection, left = await self._ask_together(connection, waiting)
+                waiting.append(self.get("/echo"))
+            connection, left = await self.ask_together(connection, waiting)
             self.report.resent += len(left)
             waiting = left
             await asyncio.sleep(0 if left else 0.02)
@@ -357,10 +357,10 @@ class Load:
 
     async def _ask_timed(self, client: str, request: Request) -> None:
         begin = time.monotonic()
-        await self._ask(client, None, request)
+        await self.ask(client, None, request)
         self.report.spans[client].append((begin, time.monotonic()))
 
-    async def _ask(
+    async def ask(
         self, client: str, connection: Connection | None, request: Request
     ) -> Connection | None:
         """Asks once, and again once if the request crossed a close; counts the outcome.
@@ -375,7 +375,7 @@ class Load:
             self.report.lose(client, loss, request)
         return connection
 
-    async def _ask_together(
+    async def ask_together(
         self, connection: Connection | None, requests: list[Request]
     ) -> tuple[Connection | None, list[Request]]:
         """Asks all at once; returns the connection when it can be used again, and the requests
@@ -407,10 +407,11 @@ class Load:
                 while left:
                     answer = await connection.answer()
                     self._check(left[0], answer)
+                    if answer.says_close:
+                        await connection.end()
                     self._count_ok(client)
                     left.pop(0)
                     if answer.says_close:
-                        await connection.end()
                         connection.close()
                         return None, left, None
                 connection.reused = True
@@ -448,7 +449,8 @@ class Load:
 
     # --- requests -------------------------------------------------------------------------------
 
-    def _get(self, path: str, *, close: bool = False) -> Request:
+    def get(self, path: str, *, close: bool = False) -> Request:
+        """A request with an id of its own."""
         id = next(self._ids)
         path += f"{'&' if '?' in path else '?'}id={id}"
         head = f"GET {path} HTTP/1.1\r\nHost: load\r\n"
