@@ -235,6 +235,36 @@ fn the_number_of_a_closed_stream_comes_again_and_is_a_new_stream() {
 }
 
 #[test]
+fn the_number_of_a_stream_comes_again_only_after_its_close_has_completed() {
+    on_every_world(|rig| {
+        let listener = rig.world.listen();
+        let (_, mut stream) = rig.connection(listener);
+        for _ in 0..20 {
+            rig.world.connect(listener);
+            rig.proactor().close(stream);
+            rig.proactor().accept(listener);
+            let (mut closed, mut next) = (false, None);
+            while !closed || next.is_none() {
+                match rig.next() {
+                    Event::Closed(which) => {
+                        assert_eq!(which, stream);
+                        closed = true;
+                    }
+                    Event::Accepted(_, accepted) => {
+                        let accepted = accepted.unwrap().stream;
+                        assert!(closed || accepted != stream);
+                        next = Some(accepted);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            stream = next.unwrap();
+        }
+        rig.assert_quiet();
+    });
+}
+
+#[test]
 fn misuse_panics() {
     on_every_world(|rig| {
         let listener = rig.world.listen();
