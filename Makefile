@@ -7,13 +7,13 @@ ARGS ?=
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help build run test check format lint types wheel bench sim clean
+.PHONY: help build run test check format lint types wheel bench clean
 
 # The interpreter is looked for once, and only by the targets that need it.
 python = $(if $(python_found),$(python_found),$(eval python_found := $(shell .ci/find-python $(PYTHON))$(if $(filter 0,$(.SHELLSTATUS)),,$(error no usable Python)))$(python_found))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'PYTHON=/path/to/python3 chooses the interpreter, APP=module:attr and ARGS="..." what run serves.'
 
@@ -43,3 +43,58 @@ build: venv ## build with optimisation and install into .venv
 
 run: build ## build, then serve APP on http://127.0.0.1:8000
 	@exec $(VENV)/bin/granian-uring $(APP) $(ARGS)
+
+# What the tests, linters and type checkers need, beside the product itself.
+.PHONY: deps
+deps: venv
+	@if ! cmp -s tests/requirements.txt $(VENV)/.requirements; then \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt && \
+		cp tests/requirements.txt $(VENV)/.requirements; \
+	fi
+
+test: test-rust test-python test-systemd ## install what tests need, and run every test
+
+test-rust: toolchain ## the core: unit and integration tests
+	cargo test --locked --package granian-uring
+
+test-python: build deps ## the server process, its loop and its command line
+	$(VENV)/bin/python -m pytest tests/python
+
+test-systemd: build deps ## the server under a real systemd (needs root)
+	$(VENV)/bin/python -m pytest tests/systemd
+
+check: format lint types test ## all checks, as CI runs them
+
+format: deps ## formatting, without changing a file (make fix changes them)
+	cargo fmt --all --check
+	$(VENV)/bin/ruff format --check $(python_sources)
+
+lint: build deps ## clippy and ruff
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps --package granian-uring
+	$(VENV)/bin/ruff check $(python_sources)
+
+types: build deps ## mypy, and the stub file against the compiled module
+	$(VENV)/bin/mypy -p granian_uring -p examples
+	$(VENV)/bin/mypy tests/python
+	cd tests/systemd && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
+	cd benches/harness && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
+	$(VENV)/bin/python -m mypy.stubtest granian_uring._native
+
+fix: deps ## format and repair what a program can
+	cargo fmt --all
+	$(VENV)/bin/ruff format $(python_sources)
+	$(VENV)/bin/ruff check --fix $(python_sources)
+
+wheel: venv ## a release wheel in dist/
+	@$(maturin) build --release --strip --out dist --interpreter $(VENV)/bin/python
+	@ls dist
+
+bench: build deps ## CPU per request beside Granian and uvicorn (needs wrk)
+	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" $(ARGS)
+
+clean: ## remove what was built
+	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
+
+python_sources = pybind examples tests benches
+.PHONY: test-rust test-python test-systemd fix

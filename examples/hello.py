@@ -1,6 +1,6 @@
 """A plain ASGI application: answers every request with one line.
 
-    granian-uring examples.hello:app
+granian-uring examples.hello:app
 """
 
 from typing import Any

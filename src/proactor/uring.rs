@@ -930,3 +930,50 @@ fn address_of(address: &SockAddr) -> Address {
     // Only stream sockets of IP and Unix are registered; a Unix client has no name as a rule.
     Address::from_socket(address).unwrap_or(Address::UnixUnnamed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(call: &'static str, errno: i32) -> String {
+        RingError::new(call)(io::Error::from_raw_os_error(errno)).to_string()
+    }
+
+    #[test]
+    fn a_refused_ring_says_what_failed_and_what_to_change() {
+        let table = [
+            (libc::EPERM, "Operation not permitted", "kernel.io_uring_disabled"),
+            (libc::EPERM, "Operation not permitted", "seccomp"),
+            (libc::EACCES, "Permission denied", "security module"),
+            (libc::ENOSYS, "Function not implemented", "6.1 or newer"),
+            (libc::EINVAL, "Invalid argument", "6.1 or newer"),
+            (libc::ENOMEM, "Cannot allocate memory", "LimitMEMLOCK="),
+            (libc::EMFILE, "Too many open files", "LimitNOFILE="),
+            (libc::ENFILE, "Too many open files in system", "LimitNOFILE="),
+            (libc::EIO, "Input/output error", "io_uring_setup(2)"),
+        ];
+        for (errno, found, advice) in table {
+            let message = message("io_uring_setup", errno);
+            let (problem, hint) = message.split_once("\n\nhint: ").expect("a hint on its own line");
+            assert!(problem.contains("io_uring_setup failed: "), "{message}");
+            assert!(problem.contains(found), "{message}");
+            assert!(hint.contains(advice), "{message}");
+            assert!(!hint.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_refused_registration_is_named_too() {
+        let call = "io_uring_register(IORING_REGISTER_PBUF_RING)";
+        assert!(message(call, libc::ENOMEM).contains(&format!("{call} failed: ")));
+    }
+
+    #[test]
+    fn a_tag_keeps_its_kind_and_its_index() {
+        for kind in Kind::ALL {
+            for index in [0, 1, u32::MAX] {
+                assert_eq!(Kind::read(kind.tag(index)), (kind, index));
+            }
+        }
+    }
+}

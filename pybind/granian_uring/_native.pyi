@@ -1,0 +1,138 @@
+"""The compiled part of granian-uring: the ring, the server, HTTP/1.1, and ASGI's two callables."""
+
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Awaitable, Callable, Coroutine
+from selectors import SelectorKey
+from typing import Any, TypedDict, final
+
+__all__ = [
+    "Activation",
+    "Exchange",
+    "Listeners",
+    "Notifier",
+    "Worker",
+    "open_listeners",
+    "take_activation",
+    "take_notifier",
+]
+
+@final
+class Activation:
+    """What systemd passed to this process, or why that cannot be understood. Used once."""
+
+@final
+class Listeners:
+    """Listening sockets. A worker takes them; socket files made for them go with this object."""
+
+    @property
+    def notices(self) -> list[tuple[str, str]]:
+        """`(level, text)` of what there is to log about how they came to be."""
+    @property
+    def addresses(self) -> list[str]:
+        """Where they listen, as a person writes it: `127.0.0.1:8000`, `unix:/run/web.sock`."""
+
+@final
+class Notifier:
+    """The way to the service manager, sd_notify(3). Never waits; raises `OSError`."""
+
+    def ready(self, status: str) -> None:
+        """`READY=1`, with a status line."""
+    def status(self, status: str) -> None:
+        """A status line."""
+    def stopping(self, status: str, seconds: float) -> None:
+        """`STOPPING=1`, with a status line, and the seconds that stopping may take."""
+    @property
+    def is_connected(self) -> bool:
+        """Whether a service manager is there."""
+    @property
+    def watchdog_seconds(self) -> float | None:
+        """Seconds within which a sign of life is wanted; None without a watchdog."""
+
+@final
+class Exchange:
+    """An ASGI request under way."""
+
+    def receive(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """ASGI's `receive`."""
+    def send(self, message: dict[str, Any], /) -> Awaitable[None]:
+        """ASGI's `send`. The message takes effect at once; awaiting it waits for the peer."""
+    def finish(self) -> str | None:
+        """The application is done with this request.
+
+        None when it was answered or its client is gone; else "refused" (the client got a 500 in its
+        place) or "aborted" (the connection was reset in the middle of an answer). To be called
+        once.
+        """
+
+class _WorkerOptions(TypedDict):
+    backpressure: int
+    max_connections: int
+    default_headers: bool
+    report_refusals: bool
+
+@final
+class Worker:
+    """One ring with its server. Belongs to the thread that makes it."""
+
+    def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
+        """Takes the listeners. Raises `OperatorError` when the kernel refuses a ring."""
+    def host(
+        self,
+        *,
+        event_loop: AbstractEventLoop,
+        epoll_fd: int,
+        foreign_select: Callable[[float | None], list[Any]],
+        dispatch_event: tuple[SelectorKey, int],
+        serve: Callable[[dict[str, Any], Exchange], Coroutine[Any, Any, None]],
+        task: type[Task[Any]],
+        task_options: dict[str, Any],
+        report: Callable[[str, str], None],
+        drained: Callable[[], None],
+        access_log: Callable[[dict[str, Any], int, int, float], None] | None,
+        root_path: str,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """Says whom to call. Once, before the loop runs."""
+    def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        """What `RingSelector.select` is: turns of the server until there is something for Python."""
+    def dispatch(self) -> None:
+        """Hands the server's events to the application. The loop's permanent reader."""
+    def start(self) -> None:
+        """Arms an accept on every listener, now."""
+    def start_watchdog(self, notifier: Notifier) -> None:
+        """Pings the service manager from the turns: at once, then each half of its period."""
+    def drain(self) -> None:
+        """Begins to drain; `drained` is called when that is over."""
+    def cut(self) -> int:
+        """Cuts every connection. Returns how many had a request under way."""
+    @property
+    def is_drained(self) -> bool:
+        """Whether draining is over."""
+    @property
+    def census(self) -> tuple[int, int, int]:
+        """`(connections, queued requests, running requests)`."""
+    @property
+    def tasks(self) -> list[Task[Any]]:
+        """The tasks of requests that the application is working on."""
+    def close(self) -> None:
+        """Gives the ring back, in order: nothing is accepted or answered after this."""
+
+def take_activation() -> Activation:
+    """Reads and removes `LISTEN_*`, before any thread is started."""
+
+def take_notifier() -> Notifier:
+    """Reads and removes `NOTIFY_SOCKET` and `WATCHDOG_*`, before any thread is started."""
+
+def open_listeners(
+    activation: Activation,
+    *,
+    fd_from_systemd: bool,
+    fd_names: list[str],
+    fds: list[int],
+    host: str | None,
+    port: int | None,
+    uds: str | None,
+    uds_permissions: int | None,
+    backlog: int,
+) -> Listeners:
+    """Opens every socket that was asked for. Raises `OperatorError`."""
