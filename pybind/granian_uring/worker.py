@@ -175,12 +175,15 @@ class _Service:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception as error:
             self._failed(scope, exchange.finish(), error)
-        except BaseException as error:
-            # Cancelled, or told to exit: no reason to leave the client without an answer.
+        except asyncio.CancelledError as error:
             left = exchange.finish()
-            if isinstance(error, asyncio.CancelledError) and not self._cut:
+            if not self._cut:
                 self._failed(scope, left, error)
             raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Not raised again: asyncio would report it as never retrieved from this task.
+            exchange.finish()
+            self._leave(error)
         else:
             left = exchange.finish()
             if left != "answered":
@@ -260,16 +263,21 @@ class _Service:
         while True:
             try:
                 return self._loop.run_until_complete(task)
-            except SystemExit as error:
-                logger.error("the application called sys.exit(%r): stopping", error.code)
-                code = error.code
-                self._exit_code = code if isinstance(code, int) else int(code is not None)
-            except KeyboardInterrupt:
-                logger.error("KeyboardInterrupt in the application: stopping")
-                self._exit_code = int(ExitCode.INTERRUPTED)
-            self._stop.set()
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._leave(error)
             if task.done():
                 return None
+
+    def _leave(self, wish: KeyboardInterrupt | SystemExit) -> None:
+        """Begins to stop, because the application's code raised the wish to."""
+        if isinstance(wish, KeyboardInterrupt):
+            logger.error("KeyboardInterrupt in the application: stopping")
+            self._exit_code = int(ExitCode.INTERRUPTED)
+        else:
+            code = wish.code
+            logger.error("the application called sys.exit(%r): stopping", code)
+            self._exit_code = code if isinstance(code, int) else int(code is not None)
+        self._stop.set()
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:
