@@ -44,6 +44,8 @@ _MANAGER_VARIABLES = (
 _RESERVED_FDS = 256
 # The application's lifespan shutdown may take this long, also after a drain that used up its time.
 _SHUTDOWN_SECONDS = 5.0
+# Tasks that the application left behind may take this long to clean up when they are cancelled.
+_TASKS_SECONDS = 1.0
 # Threads that still run may take this long after everything else.
 _THREADS_SECONDS = 2.0
 
@@ -253,6 +255,17 @@ class _Service:
                 )
             await self._lifespan.cancel()
 
+    async def _clean_up(self) -> None:
+        """Ends what the application left behind, as `asyncio.run` does."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, running = await asyncio.wait(tasks, timeout=_TASKS_SECONDS)
+            if running:
+                logger.warning("%d tasks go on although they were cancelled", len(running))
+        await self._loop.shutdown_asyncgens()
+
     def _until_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Runs `work` to its end, also when the application's code leaves the loop meanwhile.
 
@@ -321,7 +334,7 @@ class _Service:
     def _close(self) -> None:
         """Gives everything back, the ring in order: see the head of `src/proactor/uring.rs`."""
         with contextlib.suppress(Exception):
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._until_stopped(self._clean_up())
         self._worker.close()
         self._loop.close()
         asyncio.set_event_loop(None)
