@@ -44,6 +44,8 @@ _MANAGER_VARIABLES = (
 _RESERVED_FDS = 256
 # The application's lifespan shutdown may take this long, also after a drain that used up its time.
 _SHUTDOWN_SECONDS = 5.0
+# Tasks that the application left behind may take this long to clean up when they are cancelled.
+_TASKS_SECONDS = 1.0
 # Threads that still run may take this long after everything else.
 _THREADS_SECONDS = 2.0
 
@@ -175,12 +177,15 @@ class _Service:
             await self._application(scope, exchange.receive, exchange.send)
         except Exception as error:
             self._failed(scope, exchange.finish(), error)
-        except BaseException as error:
-            # Cancelled, or told to exit: no reason to leave the client without an answer.
+        except asyncio.CancelledError as error:
             left = exchange.finish()
-            if isinstance(error, asyncio.CancelledError) and not self._cut:
+            if not self._cut:
                 self._failed(scope, left, error)
             raise
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Not raised again: asyncio would report it as never retrieved from this task.
+            exchange.finish()
+            self._leave(error)
         else:
             left = exchange.finish()
             if left is not None:
@@ -250,6 +255,17 @@ class _Service:
                 )
             await self._lifespan.cancel()
 
+    async def _clean_up(self) -> None:
+        """Ends what the application left behind, as `asyncio.run` does."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, running = await asyncio.wait(tasks, timeout=_TASKS_SECONDS)
+            if running:
+                logger.warning("%d tasks go on although they were cancelled", len(running))
+        await self._loop.shutdown_asyncgens()
+
     def _until_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Runs `work` to its end, also when the application's code leaves the loop meanwhile.
 
@@ -260,16 +276,21 @@ class _Service:
         while True:
             try:
                 return self._loop.run_until_complete(task)
-            except SystemExit as error:
-                logger.error("the application called sys.exit(%r): stopping", error.code)
-                code = error.code
-                self._exit_code = code if isinstance(code, int) else int(code is not None)
-            except KeyboardInterrupt:
-                logger.error("KeyboardInterrupt in the application: stopping")
-                self._exit_code = int(ExitCode.INTERRUPTED)
-            self._stop.set()
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._leave(error)
             if task.done():
                 return None
+
+    def _leave(self, wish: KeyboardInterrupt | SystemExit) -> None:
+        """Begins to stop, because the application's code raised the wish to."""
+        if isinstance(wish, KeyboardInterrupt):
+            logger.error("KeyboardInterrupt in the application: stopping")
+            self._exit_code = int(ExitCode.INTERRUPTED)
+        else:
+            code = wish.code
+            logger.error("the application called sys.exit(%r): stopping", code)
+            self._exit_code = code if isinstance(code, int) else int(code is not None)
+        self._stop.set()
 
     def _on_signal(self, number: signal.Signals) -> None:
         match number:
@@ -313,7 +334,7 @@ class _Service:
     def _close(self) -> None:
         """Gives everything back, the ring in order: see the head of `src/proactor/uring.rs`."""
         with contextlib.suppress(Exception):
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._until_stopped(self._clean_up())
         self._worker.close()
         self._loop.close()
         asyncio.set_event_loop(None)

@@ -1,0 +1,66 @@
+"""A ring's event loop in this process, with a listener that nobody connects to and no application.
+
+What a server does with such a loop is in `server.py`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from granian_uring import _native
+from granian_uring.selector import new_event_loop
+
+
+@contextmanager
+def ring_runner(debug: bool | None = None) -> Iterator[asyncio.Runner]:
+    """A runner, as `asyncio.run` uses one, whose loop is on a ring of its own."""
+    worker = new_worker()
+    try:
+        with asyncio.Runner(loop_factory=lambda: new_loop(worker), debug=debug) as runner:
+            yield runner
+    finally:
+        worker.close()
+
+
+def new_worker() -> Any:
+    """A worker with one listener."""
+    listeners = _native.open_listeners(
+        _native.take_activation(),
+        fd_from_systemd=False,
+        fd_names=[],
+        fds=[],
+        host="127.0.0.1",
+        port=0,
+        uds=None,
+        uds_permissions=None,
+        backlog=16,
+    )
+    options = {
+        "backpressure": 16,
+        "max_connections": 16,
+        "default_headers": True,
+        "report_refusals": False,
+    }
+    return _native.Worker(listeners, options)
+
+
+def new_loop(worker: Any) -> asyncio.AbstractEventLoop:
+    """A loop on the ring of `worker`."""
+    loop: asyncio.SelectorEventLoop
+    loop, selector, dispatch_event = new_event_loop(worker)
+    worker.host(
+        event_loop=loop,
+        epoll_fd=selector.fileno(),
+        foreign_select=selector.select_foreign,
+        dispatch_event=dispatch_event,
+        serve=None,
+        task=asyncio.Task,
+        task_options={},
+        report=None,
+        drained=None,
+        access_log=None,
+        root_path="",
+        state=None,
+    )
+    return loop
