@@ -183,7 +183,7 @@ class _Service:
             raise
         else:
             left = exchange.finish()
-            if left != "answered":
+            if left is not None:
                 logger.error(
                     "%s: the application returned without completing its response; %s",
                     _describe(scope),
@@ -319,7 +319,7 @@ class _Service:
         asyncio.set_event_loop(None)
         logger.info("stopped")
 
-    def _failed(self, scope: dict[str, Any], left: str, error: BaseException) -> None:
+    def _failed(self, scope: dict[str, Any], left: str | None, error: BaseException) -> None:
         if _is_disconnect(error):
             logger.debug("%s: the client left before its answer was complete", _describe(scope))
             return
@@ -351,7 +351,7 @@ class _Service:
 
 
 _CONSEQUENCES = {
-    "answered": "the client had its answer",
+    None: "the client had its answer",
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }

@@ -11,7 +11,7 @@ use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::awaitable::{Found, Pending, Wanted};
 use crate::errors::send_error;
@@ -25,6 +25,8 @@ const SHARED_BODY_BYTES: usize = 16 * 1024;
 const FRESH: u8 = 0;
 const STARTED: u8 = 1;
 const ENDED: u8 = 2;
+/// The application has returned.
+const FINISHED: u8 = 3;
 
 /// A request under way: its `receive` and `send` are given to the application.
 #[pyclass(frozen, module = "granian_uring._native")]
@@ -69,6 +71,11 @@ impl Exchange {
                 Err(error) => Err(send_error(py, error)),
             },
         }
+    }
+
+    /// Whether the application is done with this request.
+    pub fn is_finished(&self) -> bool {
+        self.progress.load(Ordering::Relaxed) == FINISHED
     }
 
     pub fn forget(&self, wanted: Wanted, future: &Py<PyAny>) {
@@ -164,7 +171,7 @@ impl Exchange {
             PyTypeError::new_err(format!("a message's type is a str, got {}", type_name(&kind)))
         })?;
         let kind = kind.to_str()?;
-        if this.progress.load(Ordering::Relaxed) == ENDED {
+        if this.progress.load(Ordering::Relaxed) >= ENDED {
             return Err(PyRuntimeError::new_err(format!(
                 "{kind} was sent after the end of the response (a http.response.body without \
                  more_body)"
@@ -183,36 +190,25 @@ impl Exchange {
         }
     }
 
-    /// The application is done with this request, however that came: "answered", "refused" (the
-    /// client got a 500 in its place), "aborted" (the connection was reset in the middle of an
-    /// answer). To be called once.
-    fn finish(&self, py: Python<'_>) -> PyResult<&'static str> {
-        let worker = self.worker.get();
-        let left = worker.with(|state| state.server.finish(self.id))?;
-        worker.forget_request(self.id)?;
-        if self.progress.load(Ordering::Relaxed) != ENDED {
-            if left == Left::Refused
-                && let Some(access) = &self.access
-            {
+    /// The application is done with this request, however that came. `None` when it was answered
+    /// or its client is gone; else "refused" (the client got a 500 in its place) or "aborted" (the
+    /// connection was reset in the middle of an answer). To be called once.
+    fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+        let left = self.worker.get().finish(self.id)?;
+        let progress = self.progress.swap(FINISHED, Ordering::Relaxed);
+        if progress != ENDED
+            && let Some(access) = &self.access
+        {
+            if left == Left::Refused {
                 access.status.store(500, Ordering::Relaxed);
             }
             self.log(py)?;
         }
         Ok(match left {
-            Left::Answered => "answered",
-            Left::Refused => "refused",
-            Left::Aborted => "aborted",
+            Left::Answered => None,
+            Left::Refused => Some("refused"),
+            Left::Aborted => Some("aborted"),
         })
-    }
-
-    /// Whether the answer is complete, or at least begun: "fresh", "started" or "ended".
-    #[getter]
-    fn progress(&self) -> &'static str {
-        match self.progress.load(Ordering::Relaxed) {
-            FRESH => "fresh",
-            STARTED => "started",
-            _ => "ended",
-        }
     }
 }
 
@@ -262,18 +258,19 @@ fn required<'py>(
     message.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("the message has no {key}")))
 }
 
+type HeaderPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
 /// Any iterable of pairs of bytes.
-fn header_pairs<'py>(
-    headers: &Bound<'py, PyAny>,
-) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
-    headers
-        .try_iter()?
-        .map(|pair| {
-            let pair = pair?;
-            let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
-            Ok((header_bytes(name)?, header_bytes(value)?))
-        })
-        .collect()
+fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<HeaderPair<'py>>> {
+    match headers.cast_exact::<PyList>() {
+        Ok(list) => list.iter().map(|pair| header_pair(&pair)).collect(),
+        Err(_) => headers.try_iter()?.map(|pair| header_pair(&pair?)).collect(),
+    }
+}
+
+fn header_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<HeaderPair<'py>> {
+    let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+    Ok((header_bytes(name)?, header_bytes(value)?))
 }
 
 fn header_bytes(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {

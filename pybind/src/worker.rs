@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use granian_uring::proactor::uring::Uring;
-use granian_uring::server::{Event, RequestId, Server};
+use granian_uring::server::{Event, Left, Request, RequestId, Server};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -104,11 +104,14 @@ impl Worker {
     }
 
     /// The application is done with this request: nobody waits for it any more.
-    pub fn forget_request(&self, id: RequestId) -> PyResult<()> {
-        drop(self.take_waiters(id, |_, _| true));
-        let task = self.with(|state| state.tasks.remove(&id))?;
-        drop(task);
-        Ok(())
+    pub fn finish(&self, id: RequestId) -> PyResult<Left> {
+        let (left, waiters, task) = self.with(|state| {
+            let left = state.server.finish(id);
+            (left, forget(&mut state.waiters, id), forget(&mut state.tasks, id))
+        })?;
+        // Here, where their end may run Python.
+        drop((waiters, task));
+        Ok(left)
     }
 
     /// Take waiters out, so that they are dropped where Python may run.
@@ -143,31 +146,39 @@ impl Worker {
         Ok(())
     }
 
+    /// The next event; a request comes with its head and, from the second on a connection, with
+    /// the template of its scope. One visit to the state for all of it.
+    fn next(&self, py: Python<'_>) -> PyResult<Option<(Event, Option<Arrival>)>> {
+        self.with(|state| {
+            let event = state.server.next_event()?;
+            let Event::Request(id) = event else { return Some((event, None)) };
+            let request = state.server.take_request(id);
+            let template = request.as_ref().and_then(|request| {
+                let template = state.templates.get(id.stream().index())?.as_ref()?;
+                template.fits(request).then(|| template.clone_ref(py))
+            });
+            Some((event, request.map(|request| Arrival { request, template })))
+        })
+    }
+
     /// Give a request to the application, as a task of its own.
-    fn begin(slf: &Bound<'_, Self>, id: RequestId) -> PyResult<()> {
+    fn begin(slf: &Bound<'_, Self>, id: RequestId, arrival: Arrival, tasks: Tasks) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         let hosting = this.hosting(py)?;
-        let Some(request) = this.with(|state| state.server.take_request(id))? else {
-            // Its client left while it waited in the queue.
-            this.with(|state| state.server.finish(id))?;
-            return Ok(());
-        };
-        let stream = id.stream().index();
-        let template = this.with(|state| {
-            let template = state.templates.get(stream)?.as_ref()?;
-            template.fits(&request).then(|| template.clone_ref(py))
-        })?;
-        let template = match template {
-            Some(template) => template,
-            None => this.keep_template(py, stream, hosting.scopes.template(py, &request)?)?,
+        let Arrival { request, template } = arrival;
+        let template = if let Some(template) = template {
+            template
+        } else {
+            let template = hosting.scopes.template(py, &request)?;
+            this.keep_template(py, id.stream().index(), template)?
         };
         let scope = hosting.scopes.scope(py, &template, &request.head)?;
         let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
-        let coroutine = hosting.serve.bind(py).call1((scope, exchange))?;
-        let task = hosting.start_task(py, coroutine)?;
-        if !task.call_method0(intern!(py, "done"))?.is_truthy()? {
+        let coroutine = hosting.serve.bind(py).call1((scope, &exchange))?;
+        let task = hosting.start_task(py, coroutine, tasks)?;
+        if !exchange.get().is_finished() {
             this.with(|state| state.tasks.insert(id, task.unbind()))?;
         }
         Ok(())
@@ -191,19 +202,39 @@ impl Worker {
     }
 }
 
+/// A request on its way to the application.
+struct Arrival {
+    request: Request,
+    template: Option<Template>,
+}
+
+/// How tasks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tasks {
+    /// By `asyncio.Task` itself: the shortest way.
+    Plain,
+    /// By the factory that the application gave to the loop.
+    Factory,
+}
+
 impl Hosting {
+    fn tasks(&self, py: Python<'_>) -> PyResult<Tasks> {
+        let factory = self.event_loop.call_method0(py, intern!(py, "get_task_factory"))?;
+        Ok(if factory.is_none(py) { Tasks::Plain } else { Tasks::Factory })
+    }
+
     fn start_task<'py>(
         &self,
         py: Python<'py>,
         coroutine: Bound<'py, PyAny>,
+        tasks: Tasks,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let event_loop = self.event_loop.bind(py);
-        // An application may have chosen how tasks are made; else the shortest way to one.
-        let factory = event_loop.call_method0(intern!(py, "get_task_factory"))?;
-        if factory.is_none() {
-            self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py)))
-        } else {
-            event_loop.call_method1(intern!(py, "create_task"), (coroutine,))
+        match tasks {
+            Tasks::Plain => self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py))),
+            Tasks::Factory => {
+                let event_loop = self.event_loop.bind(py);
+                event_loop.call_method1(intern!(py, "create_task"), (coroutine,))
+            }
         }
     }
 
@@ -291,25 +322,18 @@ impl Worker {
     fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        let tasks = this.hosting(py)?.tasks(py)?;
         for _ in 0..EVENTS_PER_DISPATCH {
-            let Some(event) = this.with(|state| state.server.next_event())? else { break };
-            match event {
-                Event::Request(id) => {
-                    if let Err(error) = Self::begin(slf, id) {
+            let Some((event, arrival)) = this.next(py)? else { break };
+            match (event, arrival) {
+                (Event::Request(id), Some(arrival)) => {
+                    if let Err(error) = Self::begin(slf, id, arrival, tasks) {
                         this.could_not_begin(py, id, error)?;
                     }
                 }
-                Event::Readable(id) => this.wake(py, id, Wanted::Message)?,
-                Event::Writable(id) => this.wake(py, id, Wanted::Room)?,
-                Event::Drained => this.hosting(py)?.drained.call0(py).map(drop)?,
-                Event::AcceptFailed(error) => this.hosting(py)?.report(
-                    py,
-                    "warning",
-                    &format!("cannot accept: {error}; the connection waits in the queue"),
-                )?,
-                Event::Refused(peer, error) => {
-                    this.hosting(py)?.report(py, "debug", &format!("refused {peer}: {error}"))?;
-                }
+                // Its client left while it waited in the queue.
+                (Event::Request(id), None) => this.finish(id).map(drop)?,
+                (event, _) => this.tell(py, event)?,
             }
         }
         Ok(())
@@ -379,6 +403,25 @@ impl Worker {
 }
 
 impl Worker {
+    /// Everything that is not a request.
+    fn tell(&self, py: Python<'_>, event: Event) -> PyResult<()> {
+        let hosting = self.hosting(py)?;
+        match event {
+            Event::Request(_) => Ok(()),
+            Event::Readable(id) => self.wake(py, id, Wanted::Message),
+            Event::Writable(id) => self.wake(py, id, Wanted::Room),
+            Event::Drained => hosting.drained.call0(py).map(drop),
+            Event::AcceptFailed(error) => hosting.report(
+                py,
+                "warning",
+                &format!("cannot accept: {error}; the connection waits in the queue"),
+            ),
+            Event::Refused(peer, error) => {
+                hosting.report(py, "debug", &format!("refused {peer}: {error}"))
+            }
+        }
+    }
+
     /// A request that did not get as far as a task. A wish to exit, from an eager task's first
     /// step, is passed on; that task has left the request.
     fn could_not_begin(&self, py: Python<'_>, id: RequestId, error: PyErr) -> PyResult<()> {
@@ -387,8 +430,14 @@ impl Worker {
         if exits {
             return Err(error);
         }
-        self.with(|state| state.server.finish(id))?;
+        self.finish(id)?;
         error.write_unraisable(py, None);
         Ok(())
     }
+}
+
+/// Take what is kept for a request. These maps are mostly empty, and a look at that is cheaper than
+/// a look-up.
+fn forget<T>(map: &mut HashMap<RequestId, T>, id: RequestId) -> Option<T> {
+    if map.is_empty() { None } else { map.remove(&id) }
 }

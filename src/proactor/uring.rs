@@ -172,6 +172,18 @@ struct ListenerSlot {
     peer: Box<PeerAddress>,
 }
 
+/// What the hang-up watch of a stream is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum HangUpState {
+    #[default]
+    Idle,
+    Watching,
+    /// It was asked to end.
+    Cancelled,
+    /// The peer is gone; the poll is being cancelled.
+    Seen,
+}
+
 struct PeerAddress {
     storage: SockAddrStorage,
     length: libc::socklen_t,
@@ -187,14 +199,18 @@ impl PeerAddress {
 struct Sending {
     data: Outgoing,
     sent: usize,
+    /// A short send is not continued any more.
+    cancelled: bool,
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,
 }
 
 #[derive(Default)]
 struct StreamSlot {
+    /// From the accept until the close is asked for.
+    open: bool,
     receiving: bool,
-    hang_up: bool,
+    hang_up: HangUpState,
     sending: Option<Box<Sending>>,
 }
 
@@ -258,7 +274,9 @@ impl Uring {
     }
 
     fn slot(&mut self, stream: StreamId) -> &mut StreamSlot {
-        &mut self.streams[stream.index()]
+        let slot = &mut self.streams[stream.index()];
+        assert!(slot.open, "a stream is used between its accept and its close");
+        slot
     }
 
     /// Queue an entry. Its memory is kept until its completion by the slot it belongs to.
@@ -367,7 +385,8 @@ impl Uring {
     fn reap(&mut self, completions: &mut Vec<Completion>, limit: usize) {
         for _ in 0..limit {
             let Some(entry) = self.ring.completion().next() else { return };
-            self.in_flight -= 1;
+            let more = io_uring::cqueue::more(entry.flags());
+            self.in_flight -= usize::from(!more);
             let (kind, index) = Kind::read(entry.user_data());
             let result = match entry.result() {
                 error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
@@ -377,11 +396,7 @@ impl Uring {
                 Kind::Accept => self.accepted(ListenerId(index), result),
                 Kind::Receive => self.received(StreamId(index), result, entry.flags()),
                 Kind::Send => self.sent(StreamId(index), result),
-                Kind::HangUp => {
-                    self.slot(StreamId(index)).hang_up = false;
-                    let result = result.map(drop);
-                    Some(Completion::HungUp { stream: StreamId(index), result })
-                }
+                Kind::HangUp => self.hung_up(StreamId(index), result, more),
                 Kind::Close => Some(Completion::Closed { stream: StreamId(index) }),
                 Kind::Watch => Some(Completion::Readable { fd: fd_of(StreamId(index)) }),
                 Kind::Cancel => None,
@@ -413,6 +428,7 @@ impl Uring {
             if self.streams.len() <= stream.index() {
                 self.streams.resize_with(stream.index() + 1, StreamSlot::default);
             }
+            self.streams[stream.index()].open = true;
             accepted
         });
         Some(Completion::Accepted { listener, result })
@@ -447,10 +463,14 @@ impl Uring {
         let Some(sending) = self.slot(stream).sending.as_mut() else {
             unreachable!("a send completes only while it is under way")
         };
-        let result = result.map(|length| sending.sent += length as usize);
+        let mut result = result.map(|length| sending.sent += length as usize);
         if result.is_ok() && sending.sent < sending.data.length() {
-            self.push_send(stream);
-            return None;
+            if !sending.cancelled {
+                self.push_send(stream);
+                return None;
+            }
+            // The kernel ends a cancelled send that has sent a part with the length of that part.
+            result = Err(io::Error::from_raw_os_error(libc::ECANCELED));
         }
         let mut sending = self.slot(stream).sending.take()?;
         let data = mem::take(&mut sending.data);
@@ -460,6 +480,51 @@ impl Uring {
         Some(Completion::Sent { stream, result, data })
     }
 
+    fn push_hang_up(&mut self, stream: StreamId) {
+        // No event is asked for, but the kernel adds POLLHUP, POLLERR and, unlike poll(2),
+        // POLLRDHUP: a half-close. A single-shot poll would end with it at every arming; a
+        // multishot poll is edge-triggered, tells it once and goes on.
+        let entry = opcode::PollAdd::new(Fd(fd_of(stream)), 0).multi(true).build();
+        self.push(entry, Kind::HangUp, stream.0);
+    }
+
+    /// One event of a hang-up watch, or its end.
+    fn hung_up(
+        &mut self,
+        stream: StreamId,
+        result: io::Result<u32>,
+        more: bool,
+    ) -> Option<Completion> {
+        let gone = (libc::POLLHUP | libc::POLLERR).cast_unsigned();
+        let slot = self.slot(stream);
+        if matches!(&result, Ok(events) if events & u32::from(gone) != 0) {
+            slot.hang_up = HangUpState::Seen;
+            if more {
+                self.push_cancel(Kind::HangUp.tag(stream.0));
+            }
+        }
+        if more {
+            return None;
+        }
+        let state = mem::take(&mut self.slot(stream).hang_up);
+        let result = match (state, result) {
+            (HangUpState::Seen, _) => Ok(()),
+            (HangUpState::Watching, Ok(_)) => {
+                // The completion queue was full, which ends a multishot poll early.
+                self.slot(stream).hang_up = HangUpState::Watching;
+                self.push_hang_up(stream);
+                return None;
+            }
+            (_, Ok(_)) => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+            (_, Err(error)) => Err(error),
+        };
+        Some(Completion::HungUp { stream, result })
+    }
+
+    fn push_cancel(&mut self, tag: u64) {
+        self.push(opcode::AsyncCancel::new(tag).build(), Kind::Cancel, 0);
+    }
+
     /// A sweep without `IORING_ACCEPT_DONTWAIT`: an accept takes what waits, else its cancellation
     /// right behind it ends it.
     fn try_by_cancelling(&mut self, listener: ListenerId) {
@@ -467,7 +532,7 @@ impl Uring {
         self.cancel(Operation::Accept(listener));
     }
 
-    /// Cancel everything and reap until the kernel holds nothing of ours.
+    /// Cancel everything, reap until the kernel holds nothing of ours, and close what is open.
     fn tear_down(&mut self) {
         let deadline = Instant::now() + TEARDOWN_LIMIT;
         let mut completions = Vec::new();
@@ -478,14 +543,13 @@ impl Uring {
             let _ = self.enter(1, Some(Duration::from_millis(10)));
             self.reap(&mut completions, usize::MAX);
             self.starved.clear();
-            for completion in completions.drain(..) {
-                if let Completion::Accepted { result: Ok(accepted), .. } = completion {
-                    // SAFETY: the accept made this fd for us, and nobody else has seen it.
-                    drop(unsafe { OwnedFd::from_raw_fd(fd_of(accepted.stream)) });
-                }
-            }
+            completions.clear();
         }
         let _ = self.ring.submitter().unregister_files();
+        for (fd, _) in (0..).zip(&self.streams).filter(|(_, slot)| slot.open) {
+            // SAFETY: the accept made this fd for us, and no close of it was asked for.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
     }
 }
 
@@ -550,10 +614,12 @@ impl Proactor for Uring {
     }
 
     fn send(&mut self, stream: StreamId, data: Outgoing) {
+        assert!(self.slot(stream).sending.is_none(), "a stream has one send at a time");
         let mut sending = self.spare_sendings.pop().unwrap_or_else(|| {
             Box::new(Sending {
                 data: Outgoing::default(),
                 sent: 0,
+                cancelled: false,
                 vectors: Vec::new(),
                 // SAFETY: `struct msghdr` is plain data for which all zeros is "nothing".
                 message: unsafe { mem::zeroed() },
@@ -561,8 +627,8 @@ impl Proactor for Uring {
         });
         sending.data = data;
         sending.sent = 0;
-        let before = self.slot(stream).sending.replace(sending);
-        assert!(before.is_none(), "a stream has one send at a time");
+        sending.cancelled = false;
+        self.slot(stream).sending = Some(sending);
         self.push_send(stream);
     }
 
@@ -571,11 +637,9 @@ impl Proactor for Uring {
     }
 
     fn watch_hang_up(&mut self, stream: StreamId) {
-        let before = mem::replace(&mut self.slot(stream).hang_up, true);
-        assert!(!before, "a stream has one hang-up watch at a time");
-        // No event is asked for: POLLHUP and POLLERR are told always, poll(2).
-        let entry = opcode::PollAdd::new(Fd(fd_of(stream)), 0).build();
-        self.push(entry, Kind::HangUp, stream.0);
+        let before = mem::replace(&mut self.slot(stream).hang_up, HangUpState::Watching);
+        assert_eq!(before, HangUpState::Idle, "a stream has one hang-up watch at a time");
+        self.push_hang_up(stream);
     }
 
     fn shutdown(&mut self, stream: StreamId) {
@@ -592,9 +656,10 @@ impl Proactor for Uring {
     }
 
     fn close(&mut self, stream: StreamId) {
-        let slot = mem::take(self.slot(stream));
-        let idle = !slot.receiving && !slot.hang_up && slot.sending.is_none();
+        let slot = self.slot(stream);
+        let idle = !slot.receiving && slot.hang_up == HangUpState::Idle && slot.sending.is_none();
         assert!(idle, "a stream is closed when nothing is under way on it");
+        slot.open = false;
         let entry = opcode::Close::new(Fd(fd_of(stream))).build();
         self.push(entry, Kind::Close, stream.0);
     }
@@ -612,10 +677,21 @@ impl Proactor for Uring {
                 }
                 Kind::Receive.tag(stream.0)
             }
-            Operation::Send(stream) => Kind::Send.tag(stream.0),
-            Operation::HangUp(stream) => Kind::HangUp.tag(stream.0),
+            Operation::Send(stream) => {
+                if let Some(sending) = self.slot(stream).sending.as_mut() {
+                    sending.cancelled = true;
+                }
+                Kind::Send.tag(stream.0)
+            }
+            Operation::HangUp(stream) => {
+                let state = &mut self.slot(stream).hang_up;
+                if *state == HangUpState::Watching {
+                    *state = HangUpState::Cancelled;
+                }
+                Kind::HangUp.tag(stream.0)
+            }
         };
-        self.push(opcode::AsyncCancel::new(tag).build(), Kind::Cancel, 0);
+        self.push_cancel(tag);
     }
 
     fn watch(&mut self, fd: RawFd) {
