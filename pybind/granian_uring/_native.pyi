@@ -94,7 +94,7 @@ class Worker:
     ) -> None:
         """Says whom to call. Once, before the loop runs."""
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """What `RingSelector.select` is: turns of the server until there is something for Python."""
+        """`RingSelector.select`: turns of the server until there is something for Python."""
     def dispatch(self) -> None:
         """Hands the server's events to the application. The loop's permanent reader."""
     def start(self) -> None:

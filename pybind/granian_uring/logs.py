@@ -18,9 +18,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from granian_uring.errors import OperatorError
 
@@ -155,24 +155,57 @@ def _priority(level: int) -> int:
     return 6 if level >= logging.INFO else 7
 
 
-class AccessRecord(Protocol):
-    """What is known of a request when it is logged; the attributes are the atoms."""
+# What nginx logs for a client that left before its answer.
+_CLIENT_CLOSED_REQUEST = 499
 
-    addr: str
-    """The client's address, without the port; `-` for a Unix socket."""
-    time: float
-    """When the request began, in seconds since the epoch."""
-    dt_ms: float
-    """How long it took, in milliseconds."""
-    status: int
-    path: str
-    query_string: str
-    method: str
-    scheme: str
-    protocol: str
-    """`HTTP/1.1`."""
-    headers: Iterable[tuple[bytes, bytes]]
-    """The request's, with names in lower case; only read if the format asks for one."""
+
+class AccessRecord:
+    """A request that is over, as the access log sees it; the attributes are the atoms.
+
+    `scope` is ASGI's, `status` that of the answer (0 if none was begun: shown as 499, as nginx
+    does), `seconds` how long it took.
+    """
+
+    __slots__ = ("_scope", "dt_ms", "status", "time")
+
+    def __init__(self, scope: Mapping[str, Any], status: int, seconds: float) -> None:
+        self._scope = scope
+        self.time = time.time() - seconds
+        self.dt_ms = seconds * 1000
+        self.status = status or _CLIENT_CLOSED_REQUEST
+
+    @property
+    def addr(self) -> str:
+        """The client's address, without the port; `-` for a Unix socket."""
+        client = self._scope["client"]
+        return str(client[0]) if client else "-"
+
+    @property
+    def path(self) -> str:
+        return str(self._scope["path"])
+
+    @property
+    def query_string(self) -> str:
+        return bytes(self._scope["query_string"]).decode("latin-1")
+
+    @property
+    def method(self) -> str:
+        return str(self._scope["method"])
+
+    @property
+    def scheme(self) -> str:
+        return str(self._scope["scheme"])
+
+    @property
+    def protocol(self) -> str:
+        """`HTTP/1.1`."""
+        return f"HTTP/{self._scope['http_version']}"
+
+    @property
+    def headers(self) -> Iterable[tuple[bytes, bytes]]:
+        """The request's, with names in lower case."""
+        headers: Iterable[tuple[bytes, bytes]] = self._scope["headers"]
+        return headers
 
 
 ACCESS_ATOMS = {
@@ -186,6 +219,17 @@ ACCESS_ATOMS = {
     "scheme": "`http` or `https`",
     "protocol": "`HTTP/1.1` or `HTTP/1.0`",
     "header{NAME}": "a header of the request, `-` if it has none",
+}
+
+# A request to try a format on.
+_SAMPLE_SCOPE = {
+    "client": ("127.0.0.1", 40000),
+    "method": "GET",
+    "path": "/",
+    "query_string": b"",
+    "scheme": "http",
+    "http_version": "1.1",
+    "headers": [],
 }
 
 _HEADER = re.compile(r"header\{([^{}()]+)\}")
@@ -211,7 +255,7 @@ class AccessLog:
             raise _unusable(format, "a % without an atom")
         log = cls(format, {name: _atom(name, format) for name in _KEY.findall(format) if name})
         try:
-            log(_Sample())
+            log(AccessRecord(_SAMPLE_SCOPE, 200, 0.0005))
         except (KeyError, TypeError, ValueError) as error:
             raise _unusable(format, str(error)) from None
         return log
@@ -270,18 +314,3 @@ def _escape_character(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-class _Sample:
-    """A request to try a format on."""
-
-    addr = "127.0.0.1"
-    time = 0.0
-    dt_ms = 0.5
-    status = 200
-    path = "/"
-    query_string = ""
-    method = "GET"
-    scheme = "http"
-    protocol = "HTTP/1.1"
-    headers: Iterable[tuple[bytes, bytes]] = ()

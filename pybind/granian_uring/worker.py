@@ -368,7 +368,7 @@ class _Service:
         self, scope: dict[str, Any], status: int, body_bytes: int, seconds: float
     ) -> None:
         assert self._access is not None
-        logs.access_logger.info("%s", self._access(_AccessRecord(scope, status, seconds)))
+        logs.access_logger.info("%s", self._access(logs.AccessRecord(scope, status, seconds)))
 
 
 _CONSEQUENCES = {
@@ -376,48 +376,6 @@ _CONSEQUENCES = {
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }
-
-# What nginx logs for a client that left before its answer.
-_CLIENT_CLOSED_REQUEST = 499
-
-
-class _AccessRecord:
-    """A request as the access log sees it: `granian_uring.logs.AccessRecord`."""
-
-    __slots__ = ("_scope", "addr", "dt_ms", "status", "time")
-
-    def __init__(self, scope: dict[str, Any], status: int, seconds: float) -> None:
-        self._scope = scope
-        client = scope["client"]
-        self.addr: str = client[0] if client else "-"
-        self.time = time.time() - seconds
-        self.dt_ms = seconds * 1000
-        self.status = status or _CLIENT_CLOSED_REQUEST
-
-    @property
-    def path(self) -> str:
-        return str(self._scope["path"])
-
-    @property
-    def query_string(self) -> str:
-        return bytes(self._scope["query_string"]).decode("latin-1")
-
-    @property
-    def method(self) -> str:
-        return str(self._scope["method"])
-
-    @property
-    def scheme(self) -> str:
-        return str(self._scope["scheme"])
-
-    @property
-    def protocol(self) -> str:
-        return f"HTTP/{self._scope['http_version']}"
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        headers: list[tuple[bytes, bytes]] = self._scope["headers"]
-        return headers
 
 
 def _describe(scope: dict[str, Any]) -> str:

@@ -132,7 +132,10 @@ def live_exchanges() -> int:
     An exchange itself is not seen by the collector (it holds nothing that could be in a cycle).
     """
     return sum(
-        type(one) is dict and one.get("type") == "http" and "raw_path" in one and "method" in one
+        type(one) is dict
+        and one.get("type") == "http"
+        and "raw_path" in one
+        and "method" in one
         and one["method"] is not None
         for one in gc.get_objects()
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi.client import Client, get
 from conftest import Server, StartServer
+
+from asgi.client import Client, get
 
 
 def scope_of(client: Client, request: bytes) -> dict[str, Any]:
