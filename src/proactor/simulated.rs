@@ -463,6 +463,12 @@ impl World {
         self.0.borrow().candidates().is_empty()
     }
 
+    /// Number of clients in the listener's backlog.
+    #[must_use]
+    pub fn waiting(&self, listener: ListenerId) -> usize {
+        self.0.borrow().listeners[listener.0 as usize].backlog.len()
+    }
+
     /// Number of streams that the server has not closed.
     #[must_use]
     pub fn open_streams(&self) -> usize {
