@@ -214,7 +214,9 @@ class _Service:
                 startup.result()
             except LifespanFailed:
                 logger.error("the application could not start; nothing was accepted")
-                self._exit_code = int(ExitCode.LIFESPAN)
+                # A startup that called sys.exit has chosen its code.
+                if not self._stop.is_set():
+                    self._exit_code = int(ExitCode.LIFESPAN)
                 return False
         self._worker.start()
         for address in addresses:

@@ -183,6 +183,12 @@ async def signals(_receive: Receive, _send: Send) -> str:
     return "ok"
 
 
+def take_one(sock: socket.socket, taken: "asyncio.Future[bytes]") -> None:
+    """A reader that gives its first byte to `taken`."""
+    if not taken.done():
+        taken.set_result(sock.recv(1))
+
+
 # --- what a request is to asyncio ------------------------------------------------------------
 
 
@@ -194,7 +200,7 @@ async def readers_swapped(_receive: Receive, _send: Send) -> str:
     loop.add_reader(left, called.set_exception, AssertionError("the reader had been removed"))
     right.send(b"x")
     loop.remove_reader(left)
-    loop.add_reader(left, lambda: called.done() or called.set_result(left.recv(1)))
+    loop.add_reader(left, lambda: take_one(left, called))
     assert await asyncio.wait_for(called, 10) == b"x"
     loop.remove_reader(left)
     left.close()
@@ -219,7 +225,7 @@ async def reader_taken_over(_receive: Receive, _send: Send) -> str:
     left, right = kept
     loop.remove_reader(left)
     called = loop.create_future()
-    loop.add_reader(left, lambda: called.done() or called.set_result(left.recv(1)))
+    loop.add_reader(left, lambda: take_one(left, called))
     assert await asyncio.wait_for(called, 10) == b"x"
     loop.remove_reader(left)
     left.close()
@@ -347,8 +353,9 @@ async def receive_against_others(receive: Receive, _send: Send) -> str:
     body, more, others = b"", True, 0
     receiving: asyncio.Future[Message] = asyncio.ensure_future(receive())
     while more:
-        other = asyncio.create_task(asyncio.sleep(0.005))
-        await asyncio.wait({receiving, other}, return_when=asyncio.FIRST_COMPLETED)
+        other: asyncio.Future[None] = asyncio.create_task(asyncio.sleep(0.005))
+        both: set[asyncio.Future[Any]] = {receiving, other}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         others += other.done()
         if receiving.done():
             body += receiving.result()["body"]
@@ -376,7 +383,7 @@ async def receive_cancelled_on_arrival(receive: Receive, _send: Send) -> str:
     """Cancels a waiting `receive` in the iteration that has news for it."""
     body, more = b"", True
     while more:
-        waiting = asyncio.ensure_future(receive())
+        waiting: asyncio.Future[Message] = asyncio.ensure_future(receive())
         await asyncio.sleep(0)
         if not waiting.done():
             waiting.cancel()
