@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from asgi.client import Client, get
-from conftest import Server, StartServer
+from asgi.process import Server, StartServer
 
 
 def scope_of(client: Client, request: bytes) -> dict[str, Any]:
