@@ -19,7 +19,7 @@ TOLD = {
     "no-status": "ValueError: the message has no status",
     "str-name": "TypeError: names and values of headers must be bytes, got str",
     "str-value": "TypeError: names and values of headers must be bytes, got str",
-    "header-triple": "TypeError: a header must be a pair of name and value, got tuple of 3",
+    "header-triple": "TypeError: a header must be a pair of name and value, got tuple",
     "header-number": "TypeError: names and values of headers must be bytes, got int",
     "inject-value": "RuntimeError: expected no line end and no NUL in the value of response "
     'header "x-name"',
