@@ -173,17 +173,20 @@ class _Service:
         """One request: calls the application, and answers in its place if it fails to."""
         try:
             await self._application(scope, exchange.receive, exchange.send)
-        except Exception as error:
-            self._failed(scope, exchange.finish(), error)
-        except BaseException as error:
-            # Cancelled, or told to exit: no reason to leave the client without an answer.
-            left = exchange.finish()
-            if isinstance(error, asyncio.CancelledError) and not self._cut:
-                self._failed(scope, left, error)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            # Not the request's trouble, but no reason to leave the client without an answer.
+            exchange.finish()
             raise
+        except BaseException as error:
+            left = exchange.finish()
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if not (cancelled and self._cut):
+                self._failed(scope, left, error)
+            if cancelled:
+                raise
         else:
             left = exchange.finish()
-            if left is not None:
+            if left is not None and left != "gone":
                 logger.error(
                     "%s: the application returned without completing its response; %s",
                     _describe(scope),
@@ -352,6 +355,7 @@ class _Service:
 
 _CONSEQUENCES = {
     None: "the client had its answer",
+    "gone": "nobody waited for its answer any more",
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }

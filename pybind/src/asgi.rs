@@ -188,9 +188,10 @@ impl Exchange {
         }
     }
 
-    /// The application is done with this request, however that came. `None` when it was answered
-    /// or its client is gone; else "refused" (the client got a 500 in its place) or "aborted" (the
-    /// connection was reset in the middle of an answer). To be called once.
+    /// The application is done with this request, however that came. `None` when it was answered;
+    /// else "gone" (its client left, or was refused, before that), "refused" (the client got a 500
+    /// in its place) or "aborted" (the connection was reset in the middle of an answer). To be
+    /// called once.
     fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         let left = self.worker.get().finish(self.id)?;
         let progress = self.progress.swap(FINISHED, Ordering::Relaxed);
@@ -203,10 +204,21 @@ impl Exchange {
             self.log(py)?;
         }
         Ok(match left {
-            Left::Answered => None,
+            Left::Answered if progress == ENDED => None,
+            Left::Answered => Some("gone"),
             Left::Refused => Some("refused"),
             Left::Aborted => Some("aborted"),
         })
+    }
+}
+
+impl Drop for Exchange {
+    /// A task that is cancelled before its first step throws its coroutine away without running
+    /// it, and nobody called `finish`.
+    fn drop(&mut self) {
+        if *self.progress.get_mut() != FINISHED {
+            self.worker.get().finish_unstarted(self.id);
+        }
     }
 }
 
