@@ -212,7 +212,8 @@ class _Service:
                 startup.result()
             except LifespanFailed:
                 logger.error("the application could not start; nothing was accepted")
-                self._exit_code = int(ExitCode.LIFESPAN)
+                # What the application gave to sys.exit is more precise.
+                self._exit_code = self._exit_code or int(ExitCode.LIFESPAN)
                 return False
         self._worker.start()
         for address in addresses:
