@@ -94,6 +94,8 @@ class Lifespan:
         return message
 
     async def _send(self, message: Message) -> None:
+        if not isinstance(message, MutableMapping):
+            raise TypeError(f"send takes a dict, got {type(message).__name__}")
         self._answers.put_nowait(message)
 
     @staticmethod

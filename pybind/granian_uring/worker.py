@@ -175,20 +175,24 @@ class _Service:
         """One request: calls the application, and answers in its place if it fails to."""
         try:
             await self._application(scope, exchange.receive, exchange.send)
-        except Exception as error:
-            self._failed(scope, exchange.finish(), error)
-        except asyncio.CancelledError as error:
-            left = exchange.finish()
-            if not self._cut:
-                self._failed(scope, left, error)
-            raise
         except (KeyboardInterrupt, SystemExit) as error:
             # Not raised again: asyncio would report it as never retrieved from this task.
             exchange.finish()
             self._leave(error)
+        except GeneratorExit:
+            # The task is gone before its end: no reason to leave the client without an answer.
+            exchange.finish()
+            raise
+        except BaseException as error:
+            left = exchange.finish()
+            cancelled = isinstance(error, asyncio.CancelledError)
+            if not (cancelled and self._cut):
+                self._failed(scope, left, error)
+            if cancelled:
+                raise
         else:
             left = exchange.finish()
-            if left is not None:
+            if left is not None and left != "gone":
                 logger.error(
                     "%s: the application returned without completing its response; %s",
                     _describe(scope),
@@ -214,9 +218,8 @@ class _Service:
                 startup.result()
             except LifespanFailed:
                 logger.error("the application could not start; nothing was accepted")
-                # A startup that called sys.exit has chosen its code.
-                if not self._stop.is_set():
-                    self._exit_code = int(ExitCode.LIFESPAN)
+                # What the application gave to sys.exit is more precise.
+                self._exit_code = self._exit_code or int(ExitCode.LIFESPAN)
                 return False
         self._worker.start()
         for address in addresses:
@@ -375,6 +378,7 @@ class _Service:
 
 _CONSEQUENCES = {
     None: "the client had its answer",
+    "gone": "nobody waited for its answer any more",
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }

@@ -11,7 +11,7 @@ use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
 use crate::awaitable::{Found, Pending, Wanted};
 use crate::errors::send_error;
@@ -84,9 +84,7 @@ impl Exchange {
 
     fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
         let status = required(message, intern!(py, "status"))?;
-        let status: u16 = status.extract().map_err(|_| {
-            PyTypeError::new_err("http.response.start: status must be an int, such as 200")
-        })?;
+        let status: u16 = status.extract().map_err(|_| not_a_status(&status))?;
         let headers = match message.get_item(intern!(py, "headers"))? {
             Some(headers) if !headers.is_none() => header_pairs(&headers)?,
             _ => Vec::new(),
@@ -190,9 +188,10 @@ impl Exchange {
         }
     }
 
-    /// The application is done with this request, however that came. `None` when it was answered
-    /// or its client is gone; else "refused" (the client got a 500 in its place) or "aborted" (the
-    /// connection was reset in the middle of an answer). To be called once.
+    /// The application is done with this request, however that came. `None` when it was answered;
+    /// else "gone" (its client left, or was refused, before that), "refused" (the client got a 500
+    /// in its place) or "aborted" (the connection was reset in the middle of an answer). To be
+    /// called once.
     fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         let left = self.worker.get().finish(self.id)?;
         let progress = self.progress.swap(FINISHED, Ordering::Relaxed);
@@ -205,10 +204,21 @@ impl Exchange {
             self.log(py)?;
         }
         Ok(match left {
-            Left::Answered => None,
+            Left::Answered if progress == ENDED => None,
+            Left::Answered => Some("gone"),
             Left::Refused => Some("refused"),
             Left::Aborted => Some("aborted"),
         })
+    }
+}
+
+impl Drop for Exchange {
+    /// A task that is cancelled before its first step throws its coroutine away without running
+    /// it, and nobody called `finish`.
+    fn drop(&mut self) {
+        if *self.progress.get_mut() != FINISHED {
+            self.worker.get().finish_unstarted(self.id);
+        }
     }
 }
 
@@ -258,6 +268,17 @@ fn required<'py>(
     message.get_item(key)?.ok_or_else(|| PyValueError::new_err(format!("the message has no {key}")))
 }
 
+fn not_a_status(value: &Bound<'_, PyAny>) -> PyErr {
+    if value.is_instance_of::<PyInt>() {
+        PyRuntimeError::new_err(format!(
+            "expected a response status from 200 to 999, found {value}"
+        ))
+    } else {
+        let name = type_name(value);
+        PyTypeError::new_err(format!("http.response.start: status must be an int, got {name}"))
+    }
+}
+
 type HeaderPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 /// Any iterable of pairs of bytes.
@@ -269,8 +290,23 @@ fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<HeaderPair<'py
 }
 
 fn header_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<HeaderPair<'py>> {
-    let (name, value) = pair.extract::<(Bound<'_, PyAny>, Bound<'_, PyAny>)>()?;
+    let (name, value) = match pair.cast_exact::<PyTuple>() {
+        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
+        _ => pair_of(pair)?,
+    };
     Ok((header_bytes(name)?, header_bytes(value)?))
+}
+
+/// The two items of an iterable: lists are as good as tuples, they are what JSON makes of them.
+fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let items = match pair.try_iter() {
+        Ok(items) if !pair.is_instance_of::<PyString>() => items.collect::<PyResult<Vec<_>>>()?,
+        _ => Vec::new(),
+    };
+    <[_; 2]>::try_from(items).map(|[name, value]| (name, value)).map_err(|_| {
+        let name = type_name(pair);
+        PyTypeError::new_err(format!("a header must be a pair of name and value, got {name}"))
+    })
 }
 
 fn header_bytes(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
@@ -291,7 +327,7 @@ fn as_bytes<'py>(value: Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, Py
         Err(error) => error.into_inner(),
     };
     let py = value.py();
-    if value.is_instance_of::<pyo3::types::PyInt>() || value.is_instance_of::<PyString>() {
+    if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyString>() {
         let name = type_name(&value);
         return Err(PyTypeError::new_err(format!("{what} must be bytes, got {name}")));
     }

@@ -114,6 +114,21 @@ impl Worker {
         Ok(left)
     }
 
+    /// No one began with this request, and no one will.
+    pub fn finish_unstarted(&self, id: RequestId) {
+        // The worker may be closed, or this may be another thread: then nothing is left to do.
+        let Ok(Left::Refused | Left::Aborted) = self.finish(id) else { return };
+        Python::attach(|py| {
+            let reported = self.hosting(py).and_then(|hosting| {
+                let text = "a request was cancelled before its first step; the client got a 500";
+                hosting.report(py, "error", text)
+            });
+            if let Err(error) = reported {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+
     /// Take waiters out, so that they are dropped where Python may run.
     fn take_waiters(
         &self,
@@ -166,15 +181,15 @@ impl Worker {
         let py = slf.py();
         let this = slf.get();
         let hosting = this.hosting(py)?;
-        let Arrival { request, template } = arrival;
-        let template = if let Some(template) = template {
-            template
-        } else {
-            let template = hosting.scopes.template(py, &request)?;
-            this.keep_template(py, id.stream().index(), template)?
+        let scope = match this.scope(py, id, arrival) {
+            Ok(scope) => scope,
+            Err(error) => {
+                this.finish(id)?;
+                return Err(error);
+            }
         };
-        let scope = hosting.scopes.scope(py, &template, &request.head)?;
         let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
+        // From here on its end is the request's, however that comes.
         let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
         let coroutine = hosting.serve.bind(py).call1((scope, &exchange))?;
         let task = hosting.start_task(py, coroutine, tasks)?;
@@ -182,6 +197,23 @@ impl Worker {
             this.with(|state| state.tasks.insert(id, task.unbind()))?;
         }
         Ok(())
+    }
+
+    fn scope<'py>(
+        &self,
+        py: Python<'py>,
+        id: RequestId,
+        arrival: Arrival,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let scopes = &self.hosting(py)?.scopes;
+        let Arrival { request, template } = arrival;
+        let template = if let Some(template) = template {
+            template
+        } else {
+            let template = scopes.template(py, &request)?;
+            self.keep_template(py, id.stream().index(), template)?
+        };
+        scopes.scope(py, &template, &request.head)
     }
 
     fn keep_template(
@@ -328,7 +360,7 @@ impl Worker {
             match (event, arrival) {
                 (Event::Request(id), Some(arrival)) => {
                     if let Err(error) = Self::begin(slf, id, arrival, tasks) {
-                        this.could_not_begin(py, id, error)?;
+                        could_not_begin(py, error)?;
                     }
                 }
                 // Its client left while it waited in the queue.
@@ -421,19 +453,18 @@ impl Worker {
             }
         }
     }
+}
 
-    /// A request that did not get as far as a task. A wish to exit, from an eager task's first
-    /// step, is passed on; that task has left the request.
-    fn could_not_begin(&self, py: Python<'_>, id: RequestId, error: PyErr) -> PyResult<()> {
-        let exits = error.is_instance_of::<PyKeyboardInterrupt>(py)
-            || error.is_instance_of::<PySystemExit>(py);
-        if exits {
-            return Err(error);
-        }
-        self.finish(id)?;
-        error.write_unraisable(py, None);
-        Ok(())
+/// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is
+/// passed on.
+fn could_not_begin(py: Python<'_>, error: PyErr) -> PyResult<()> {
+    let exits =
+        error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
+    if exits {
+        return Err(error);
     }
+    error.write_unraisable(py, None);
+    Ok(())
 }
 
 /// Take what is kept for a request. These maps are mostly empty, and a look at that is cheaper than

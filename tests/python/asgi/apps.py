@@ -522,6 +522,14 @@ async def disconnect(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @handler
+async def raise_when_left(scope: Scope, receive: Receive, send: Send) -> None:
+    """Raises when the client has left, and not because of it."""
+    note("raise_when_left: waiting")
+    await receive()
+    deeper("another trouble")
+
+
+@handler
 async def cancel_me(scope: Scope, receive: Receive, send: Send) -> None:
     """Is cancelled from elsewhere."""
     current = asyncio.current_task()

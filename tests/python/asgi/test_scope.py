@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Server, StartServer
-
 from asgi.client import Client, get
+from asgi.process import Server, StartServer
 
 
 def scope_of(client: Client, request: bytes) -> dict[str, Any]:
