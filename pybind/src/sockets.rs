@@ -37,7 +37,7 @@ pub fn take_notifier(py: Python<'_>) -> PyResult<Notifier> {
 }
 
 /// Listening sockets. A worker takes them; the socket files that were made for them are removed
-/// when this object goes.
+/// when it closes, or when this object goes.
 #[pyclass(frozen, module = "granian_uring._native")]
 pub struct Listeners {
     sockets: Mutex<Vec<Listener>>,
@@ -59,6 +59,11 @@ impl Listeners {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.extend(listeners.iter_mut().filter_map(|listener| listener.file.take()));
         listeners
+    }
+
+    /// Remove the files of sockets on which nobody listens any more.
+    pub fn remove_files(&self) {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -66,7 +66,6 @@ pub struct Worker {
     state: ThreadBound<Option<State>>,
     hosting: PyOnceLock<Hosting>,
     done: Py<Done>,
-    #[allow(dead_code, reason = "keeps the socket files of the listeners until the worker goes")]
     listeners: Py<Listeners>,
 }
 
@@ -425,6 +424,8 @@ impl Worker {
     fn close(&self) -> PyResult<()> {
         let state = self.state.with(Option::take)?;
         drop(state);
+        // Not left to the end of this object: it is in a cycle with Python's part of the worker.
+        self.listeners.get().remove_files();
         Ok(())
     }
 
