@@ -140,9 +140,11 @@ impl Pending {
     }
 }
 
-/// The exception that `throw` is given: an instance, or a class and maybe its argument.
+/// The exception that `throw` is given: an instance, or a class and maybe its instance or argument,
+/// as for a generator's `throw`.
 fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>) -> PyErr {
     match value {
+        Some(value) if value.is_instance(kind).unwrap_or(false) => PyErr::from_value(value),
         Some(value) if kind.is_callable() => match kind.call1((value,)) {
             Ok(instance) => PyErr::from_value(instance),
             Err(error) => error,

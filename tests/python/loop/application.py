@@ -394,6 +394,23 @@ async def receive_cancelled_on_arrival(receive: Receive, _send: Send) -> str:
     return body.decode()
 
 
+async def thrown_into(receive: Receive, send: Send) -> None:
+    """`throw` in its three forms, as callers of a coroutine's `throw` use it."""
+    await send({"type": "http.response.start", "status": 200})
+    end = {"type": "http.response.body", "body": b"ok"}
+    error = LookupError("mine")
+    forms = [(error,), (LookupError, error, None), (LookupError, "mine"), (LookupError,)]
+    for form in forms:
+        awaitables: list[Any] = [receive(), send({**end, "body": b"", "more_body": True})]
+        for awaitable in awaitables:
+            try:
+                awaitable.throw(*form)
+            except LookupError as caught:
+                assert caught is error if error in form else type(caught) is LookupError
+                assert caught.args == (() if form == (LookupError,) else ("mine",))
+    await send(end)
+
+
 async def disconnect_seen(receive: Receive, _send: Send) -> str:
     """Waits for the end of the client in a task, while the handler does something else."""
     await body_of(receive)

@@ -68,6 +68,25 @@ def test_a_handler_of_the_signal_module_runs_promptly(
 
 
 @pytest.mark.parametrize("before", [wait_without_submission, wait_with_submission])
+def test_what_a_handler_asks_of_the_loop_is_done_promptly(
+    runner: asyncio.Runner, before: Callable[[], Awaitable[None]]
+) -> None:
+    """Also when it is not asked in a way that wakes the loop: the wait is over anyway."""
+
+    async def main() -> float:
+        came = asyncio.Event()
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: came.set())
+        await before()
+        begun = time.monotonic()
+        signal_soon(signal.SIGUSR1)
+        async with asyncio.timeout(LATE_SECONDS):
+            await came.wait()
+        return time.monotonic() - begun
+
+    assert runner.run(main()) < PROMPT_SECONDS
+
+
+@pytest.mark.parametrize("before", [wait_without_submission, wait_with_submission])
 def test_a_handler_of_the_loop_runs_promptly(
     runner: asyncio.Runner, before: Callable[[], Awaitable[None]]
 ) -> None:

@@ -34,6 +34,7 @@ def server() -> Iterator[ServerProcess]:
         "readers_swapped",
         "never_waits",
         "cancels_itself",
+        "thrown_into",
     ],
 )
 def test_asyncio_in_a_request(server: ServerProcess, handler: str) -> None:
