@@ -59,9 +59,9 @@ class Exchange:
     def finish(self) -> str | None:
         """The application is done with this request.
 
-        None when it was answered or its client is gone; else "refused" (the client got a 500 in its
-        place) or "aborted" (the connection was reset in the middle of an answer). To be called
-        once.
+        None when it was answered; else "gone" (its client left, or was refused, before that),
+        "refused" (the client got a 500 in its place) or "aborted" (the connection was reset in the
+        middle of an answer). To be called once.
         """
 
 class _WorkerOptions(TypedDict):
@@ -76,14 +76,18 @@ class Worker:
 
     def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
         """Takes the listeners. Raises `OperatorError` when the kernel refuses a ring."""
-    def host(
+    def attach(
         self,
-        *,
         event_loop: AbstractEventLoop,
         epoll_fd: int,
         foreign_select: Callable[[float | None], list[Any]],
         dispatch_event: tuple[SelectorKey, int],
-        serve: Callable[[dict[str, Any], Exchange], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Says which loop runs on this ring, and how its selector is reached. Once."""
+    def host(
+        self,
+        *,
+        serve: Callable[[dict[str, Any], Exchange, bool], Coroutine[Any, Any, None]],
         task: type[Task[Any]],
         task_options: dict[str, Any],
         report: Callable[[str, str], None],
@@ -92,7 +96,7 @@ class Worker:
         root_path: str,
         state: dict[str, Any] | None,
     ) -> None:
-        """Says whom to call. Once, before the loop runs."""
+        """Says whom to call for requests. Once, before the first is accepted."""
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """`RingSelector.select`: turns of the server until there is something for Python."""
     def dispatch(self) -> None:

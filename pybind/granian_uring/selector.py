@@ -9,14 +9,10 @@ in asyncio's ready phase like every other callback: see `pybind/src/selector.rs`
 import asyncio
 import os
 import selectors
-from collections.abc import Callable
-from typing import Any
 
 from granian_uring._native import Worker
 
-__all__ = ["DispatchEvent", "RingSelector", "new_event_loop"]
-
-DispatchEvent = tuple[selectors.SelectorKey, int]
+__all__ = ["RingSelector", "new_event_loop"]
 
 
 class RingSelector(selectors.EpollSelector):
@@ -24,15 +20,19 @@ class RingSelector(selectors.EpollSelector):
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
-        self.select_foreign: Callable[[float | None], list[Any]] = super().select
         # On the instance, not as a method: one Python frame less for every turn.
         self.select = worker.select  # type: ignore[method-assign]
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
-    def add_dispatch(self, loop: asyncio.AbstractEventLoop, dispatch: Any) -> DispatchEvent:
-        """Makes `dispatch` the permanent reader; returns the event that calls it."""
-        loop.add_reader(self._wake_fd, dispatch)
-        return self.get_key(self._wake_fd), selectors.EVENT_READ
+    def attach(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
+        """Makes `worker.dispatch` the loop's permanent reader, and the loop the worker's."""
+        loop.add_reader(self._wake_fd, worker.dispatch)
+        worker.attach(
+            loop,
+            self.fileno(),
+            super().select,
+            (self.get_key(self._wake_fd), selectors.EVENT_READ),
+        )
 
     def close(self) -> None:
         """Closes the epoll instance and the eventfd of the permanent reader."""
@@ -40,8 +40,9 @@ class RingSelector(selectors.EpollSelector):
         os.close(self._wake_fd)
 
 
-def new_event_loop(worker: Worker) -> tuple[asyncio.SelectorEventLoop, RingSelector, DispatchEvent]:
-    """A loop on the ring of `worker`, with its selector and the event that calls the worker."""
+def new_event_loop(worker: Worker) -> asyncio.SelectorEventLoop:
+    """A loop on the ring of `worker`, whose one loop it is."""
     selector = RingSelector(worker)
     loop = asyncio.SelectorEventLoop(selector)
-    return loop, selector, selector.add_dispatch(loop, worker.dispatch)
+    selector.attach(loop, worker)
+    return loop

@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+import types
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from granian_uring import _native, loader, logs
@@ -129,7 +130,7 @@ class _Service:
         self._notifier = notifier
         self._access = access
         self._state: dict[str, Any] | None = {} if interface == "asgi" else None
-        self._loop, selector, dispatch_event = new_event_loop(worker)
+        self._loop = new_event_loop(worker)
         self._lifespan: Lifespan | None = None
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
@@ -141,10 +142,6 @@ class _Service:
         if sys.version_info >= (3, 12):
             task_options["eager_start"] = True
         worker.host(
-            event_loop=self._loop,
-            epoll_fd=selector.fileno(),
-            foreign_select=selector.select_foreign,
-            dispatch_event=dispatch_event,
             serve=self.serve,
             task=asyncio.Task,
             task_options=task_options,
@@ -171,9 +168,15 @@ class _Service:
             self._close()
         return self._exit_code
 
-    async def serve(self, scope: dict[str, Any], exchange: _native.Exchange) -> None:
-        """One request: calls the application, and answers in its place if it fails to."""
+    async def serve(self, scope: dict[str, Any], exchange: _native.Exchange, pause: bool) -> None:
+        """One request: calls the application, and answers in its place if it fails to.
+
+        With `pause` it rests once before that; whoever made it takes it to that point, so that
+        whatever happens to its task afterwards ends in one of the branches below.
+        """
         try:
+            if pause:
+                await _pause()
             await self._application(scope, exchange.receive, exchange.send)
         except (KeyboardInterrupt, SystemExit) as error:
             # Not raised again: asyncio would report it as never retrieved from this task.
@@ -382,6 +385,12 @@ _CONSEQUENCES = {
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }
+
+
+@types.coroutine
+def _pause() -> Iterator[None]:
+    """Rests until the next step."""
+    yield
 
 
 def _describe(scope: dict[str, Any]) -> str:

@@ -112,15 +112,15 @@ pub fn select<'py>(
             break turn;
         }
     };
-    let hosting = worker.hosting(py)?;
+    let attachment = worker.attachment(py)?;
     let ready = if found.foreign {
-        hosting.foreign_select.bind(py).call1((0,))?.cast_into::<PyList>()?
+        attachment.foreign_select.bind(py).call1((0,))?.cast_into::<PyList>()?
     } else {
         PyList::empty(py)
     };
     if found.events {
         // Last, so that whoever waits for something else is called first.
-        ready.append(hosting.dispatch_event.bind(py))?;
+        ready.append(attachment.dispatch_event.bind(py))?;
     }
     Ok(ready)
 }

@@ -39,18 +39,25 @@ pub struct State {
     templates: Vec<Option<Template>>,
 }
 
-/// What the worker calls in Python, from `Worker.host`.
-pub struct Hosting {
+/// The loop that runs on the worker's ring, from `Worker.attach`.
+pub struct Attachment {
     event_loop: Py<PyAny>,
     /// `EpollSelector.select` of the selector, for Python's own fds.
     pub foreign_select: Py<PyAny>,
     /// What `select` returns for the permanent reader.
     pub dispatch_event: Py<PyAny>,
-    /// `serve(scope, exchange)`: the coroutine that runs the application.
+}
+
+/// What the worker calls for requests, from `Worker.host`.
+pub struct Hosting {
+    /// `serve(scope, exchange, pause)`: the coroutine that runs the application, after one pause if
+    /// it is told to.
     serve: Py<PyAny>,
     /// `asyncio.Task`, and how to call it.
     task: Py<PyAny>,
     task_options: Py<PyDict>,
+    /// These tasks take their first step at once.
+    eager: bool,
     /// `report(level, text)` for the log.
     report: Py<PyAny>,
     /// `drained()`, when draining is over.
@@ -64,6 +71,7 @@ pub struct Hosting {
 #[pyclass(frozen, weakref, module = "granian_uring._native")]
 pub struct Worker {
     state: ThreadBound<Option<State>>,
+    attachment: PyOnceLock<Attachment>,
     hosting: PyOnceLock<Hosting>,
     done: Py<Done>,
     listeners: Py<Listeners>,
@@ -83,6 +91,12 @@ impl Worker {
             .ok_or_else(|| PyRuntimeError::new_err("the worker hosts no application yet"))
     }
 
+    pub fn attachment(&self, py: Python<'_>) -> PyResult<&Attachment> {
+        self.attachment
+            .get(py)
+            .ok_or_else(|| PyRuntimeError::new_err("no event loop is attached to the worker yet"))
+    }
+
     /// The awaitable that is done.
     pub fn done(&self, py: Python<'_>) -> Py<PyAny> {
         self.done.clone_ref(py).into_any()
@@ -90,7 +104,7 @@ impl Worker {
 
     /// A future that is done when there is news of what is wanted.
     pub fn wait_for(&self, py: Python<'_>, id: RequestId, wanted: Wanted) -> PyResult<Py<PyAny>> {
-        let event_loop = &self.hosting(py)?.event_loop;
+        let event_loop = &self.attachment(py)?.event_loop;
         let future = event_loop.call_method0(py, intern!(py, "create_future"))?;
         let waiter = future.clone_ref(py);
         self.with(|state| state.waiters.entry(id).or_default().push((wanted, waiter)))?;
@@ -190,8 +204,14 @@ impl Worker {
         let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         // From here on its end is the request's, however that comes.
         let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
-        let coroutine = hosting.serve.bind(py).call1((scope, &exchange))?;
-        let task = hosting.start_task(py, coroutine, tasks)?;
+        let pauses = tasks != Tasks::Eager;
+        let coroutine = hosting.serve.bind(py).call1((scope, &exchange, pauses))?;
+        if pauses {
+            // To its pause: a coroutine that has begun cannot be thrown away unnoticed, as one
+            // is whose task is cancelled before its first step.
+            coroutine.call_method1(intern!(py, "send"), (py.None(),))?;
+        }
+        let task = this.start_task(py, coroutine, tasks)?;
         if !exchange.get().is_finished() {
             this.with(|state| state.tasks.insert(id, task.unbind()))?;
         }
@@ -213,6 +233,30 @@ impl Worker {
             self.keep_template(py, id.stream().index(), template)?
         };
         scopes.scope(py, &template, &request.head)
+    }
+
+    fn way_to_tasks(&self, py: Python<'_>) -> PyResult<Tasks> {
+        let event_loop = &self.attachment(py)?.event_loop;
+        let factory = event_loop.call_method0(py, intern!(py, "get_task_factory"))?;
+        Ok(match (factory.is_none(py), self.hosting(py)?.eager) {
+            (false, _) => Tasks::Factory,
+            (true, true) => Tasks::Eager,
+            (true, false) => Tasks::Plain,
+        })
+    }
+
+    fn start_task<'py>(
+        &self,
+        py: Python<'py>,
+        coroutine: Bound<'py, PyAny>,
+        tasks: Tasks,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if tasks == Tasks::Factory {
+            let event_loop = self.attachment(py)?.event_loop.bind(py);
+            return event_loop.call_method1(intern!(py, "create_task"), (coroutine,));
+        }
+        let hosting = self.hosting(py)?;
+        hosting.task.bind(py).call((coroutine,), Some(hosting.task_options.bind(py)))
     }
 
     fn keep_template(
@@ -242,33 +286,15 @@ struct Arrival {
 /// How tasks are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tasks {
-    /// By `asyncio.Task` itself: the shortest way.
+    /// By `asyncio.Task` itself, which takes the first step at once (Python 3.12 and later).
+    Eager,
+    /// By `asyncio.Task` itself.
     Plain,
     /// By the factory that the application gave to the loop.
     Factory,
 }
 
 impl Hosting {
-    fn tasks(&self, py: Python<'_>) -> PyResult<Tasks> {
-        let factory = self.event_loop.call_method0(py, intern!(py, "get_task_factory"))?;
-        Ok(if factory.is_none(py) { Tasks::Plain } else { Tasks::Factory })
-    }
-
-    fn start_task<'py>(
-        &self,
-        py: Python<'py>,
-        coroutine: Bound<'py, PyAny>,
-        tasks: Tasks,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        match tasks {
-            Tasks::Plain => self.task.bind(py).call((coroutine,), Some(self.task_options.bind(py))),
-            Tasks::Factory => {
-                let event_loop = self.event_loop.bind(py);
-                event_loop.call_method1(intern!(py, "create_task"), (coroutine,))
-            }
-        }
-    }
-
     fn report(&self, py: Python<'_>, level: &str, text: &str) -> PyResult<()> {
         self.report.call1(py, (level, text)).map(drop)
     }
@@ -298,23 +324,36 @@ impl Worker {
         };
         Ok(Self {
             state: ThreadBound::new(Some(state)),
+            attachment: PyOnceLock::new(),
             hosting: PyOnceLock::new(),
             done: Py::new(py, Done)?,
             listeners,
         })
     }
 
-    /// Say whom to call. Once, before the loop runs.
-    #[pyo3(signature = (*, event_loop, epoll_fd, foreign_select, dispatch_event, serve, task,
-                        task_options, report, drained, access_log, root_path, state))]
-    #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
-    fn host(
+    /// Say which loop runs on this ring, and how its selector is reached. Once, before it runs.
+    fn attach(
         &self,
         py: Python<'_>,
         event_loop: Py<PyAny>,
         epoll_fd: i32,
         foreign_select: Py<PyAny>,
         dispatch_event: Py<PyAny>,
+    ) -> PyResult<()> {
+        let attachment = Attachment { event_loop, foreign_select, dispatch_event };
+        self.with(|state| state.selector.epoll = Some(epoll_fd))?;
+        self.attachment
+            .set(py, attachment)
+            .map_err(|_| PyRuntimeError::new_err("an event loop is attached to the worker already"))
+    }
+
+    /// Say whom to call for requests. Once, before the first is accepted.
+    #[pyo3(signature = (*, serve, task, task_options, report, drained, access_log, root_path,
+                        state))]
+    #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
+    fn host(
+        &self,
+        py: Python<'_>,
         serve: Py<PyAny>,
         task: Py<PyAny>,
         task_options: Py<PyDict>,
@@ -325,19 +364,9 @@ impl Worker {
         state: Option<Py<PyDict>>,
     ) -> PyResult<()> {
         let scopes = ScopeBuilder::new(py, root_path, state)?;
-        let hosting = Hosting {
-            event_loop,
-            foreign_select,
-            dispatch_event,
-            serve,
-            task,
-            task_options,
-            report,
-            drained,
-            access_log,
-            scopes,
-        };
-        self.with(|state| state.selector.epoll = Some(epoll_fd))?;
+        let eager = task_options.bind(py).contains(intern!(py, "eager_start"))?;
+        let hosting =
+            Hosting { serve, task, task_options, eager, report, drained, access_log, scopes };
         self.hosting
             .set(py, hosting)
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
@@ -353,7 +382,7 @@ impl Worker {
     fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let tasks = this.hosting(py)?.tasks(py)?;
+        let tasks = this.way_to_tasks(py)?;
         for _ in 0..EVENTS_PER_DISPATCH {
             let Some((event, arrival)) = this.next(py)? else { break };
             match (event, arrival) {

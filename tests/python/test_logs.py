@@ -87,7 +87,8 @@ def test_a_journal_gets_priorities_on_every_line_and_no_time(tmp_path: Path) -> 
         "for level in ('debug', 'info', 'warning', 'error', 'critical'):\n"
         "    getattr(logs.logger, level)(level)\n"
         "try:\n    1 / 0\nexcept ZeroDivisionError:\n    logs.logger.exception('failed')\n"
-        "logs.access_logger.info(logs.AccessLog.compile()(logs.AccessRecord(logs._SAMPLE_SCOPE, 200, 0.0005)))\n"
+        "record = logs.AccessRecord(logs._SAMPLE_SCOPE, 200, 0.0005)\n"
+        "logs.access_logger.info(logs.AccessLog.compile()(record))\n"
     )
     with journal.open("w") as stream:
         run(script, stdout=stream, stderr=stream)

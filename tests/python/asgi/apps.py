@@ -327,7 +327,7 @@ async def big(scope: Scope, receive: Receive, send: Send) -> None:
 
 @handler
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends `size` MiB in pieces of `piece` bytes, and notes how far it came when it had to wait."""
+    """Sends `size` MiB in pieces of `piece` bytes, and notes how far it came before a wait."""
     asked = query(scope)
     total, piece = int(asked["size"]) * MIB, int(asked["piece"])
     await start(send)

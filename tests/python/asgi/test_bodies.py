@@ -6,7 +6,8 @@ import random
 import time
 
 import pytest
-from asgi.apps import MIB, pattern
+
+from asgi.apps import MIB
 from asgi.client import Client, get
 from asgi.process import Server, StartServer
 

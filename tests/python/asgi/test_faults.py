@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+
 from asgi.client import get
 from asgi.process import Lines, Server, StartServer
 

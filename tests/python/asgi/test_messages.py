@@ -4,6 +4,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#http
 """
 
 import pytest
+
 from asgi.apps import REFUSED
 from asgi.client import Cut, get
 from asgi.process import Server

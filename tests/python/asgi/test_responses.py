@@ -7,10 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
+
 from asgi.apps import MIB, pattern
 from asgi.client import get
-from asgi.test_bodies import chunked, post
 from asgi.process import Server, StartServer
+from asgi.test_bodies import chunked, post
 
 
 def test_with_a_length(server: Server) -> None:

@@ -17,7 +17,7 @@ def ring_runner(debug: bool | None = None) -> Iterator[asyncio.Runner]:
     """A runner, as `asyncio.run` uses one, whose loop is on a ring of its own."""
     worker = new_worker()
     try:
-        with asyncio.Runner(loop_factory=lambda: new_loop(worker), debug=debug) as runner:
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(worker), debug=debug) as runner:
             yield runner
     finally:
         worker.close()
@@ -36,31 +36,12 @@ def new_worker() -> Any:
         uds_permissions=None,
         backlog=16,
     )
-    options = {
-        "backpressure": 16,
-        "max_connections": 16,
-        "default_headers": True,
-        "report_refusals": False,
-    }
-    return _native.Worker(listeners, options)
-
-
-def new_loop(worker: Any) -> asyncio.AbstractEventLoop:
-    """A loop on the ring of `worker`."""
-    loop: asyncio.SelectorEventLoop
-    loop, selector, dispatch_event = new_event_loop(worker)
-    worker.host(
-        event_loop=loop,
-        epoll_fd=selector.fileno(),
-        foreign_select=selector.select_foreign,
-        dispatch_event=dispatch_event,
-        serve=None,
-        task=asyncio.Task,
-        task_options={},
-        report=None,
-        drained=None,
-        access_log=None,
-        root_path="",
-        state=None,
+    return _native.Worker(
+        listeners,
+        {
+            "backpressure": 16,
+            "max_connections": 16,
+            "default_headers": True,
+            "report_refusals": False,
+        },
     )
-    return loop

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .ring import new_loop, new_worker, ring_runner
+from granian_uring.selector import new_event_loop
+
+from .ring import new_worker, ring_runner
 
 
 @pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
@@ -130,7 +132,7 @@ def test_debug_mode_refuses_call_soon_from_another_thread() -> None:
 
 def test_a_loop_of_a_ring_belongs_to_its_thread() -> None:
     worker = new_worker()
-    loop = new_loop(worker)
+    loop = new_event_loop(worker)
     refused: list[str] = []
 
     def run() -> None:
@@ -163,7 +165,7 @@ async def something_of_everything() -> None:
 def test_fifty_loops_leave_no_descriptor_behind(loop_first: bool) -> None:
     def cycle() -> None:
         worker = new_worker()
-        loop = new_loop(worker)
+        loop = new_event_loop(worker)
         loop.run_until_complete(something_of_everything())
         loop.run_until_complete(loop.shutdown_default_executor())
         for thing in (loop, worker) if loop_first else (worker, loop):
