@@ -314,14 +314,18 @@ impl Rig {
         self.arrived.pop_front()
     }
 
-    /// Assert that nothing completes any more.
+    /// Assert that nothing completes any more, and that the proactor rests.
     pub(crate) fn assert_quiet(&mut self) {
         assert!(self.arrived.is_empty(), "{:?}", self.arrived);
         let until = self.proactor().now() + QUIET;
+        let mut turns = 0;
         while self.proactor().now() < until {
             self.turn(QUIET);
             assert!(self.arrived.is_empty(), "{:?}", self.arrived);
+            turns += 1;
         }
+        // It may wake for itself now and then, but not over and over again.
+        assert!(turns < 50, "{turns} turns without a completion");
     }
 
     /// The next event, which must be an accept's.
