@@ -589,6 +589,21 @@ most = 0
 
 
 @handler
+async def children(scope: Scope, receive: Receive, send: Send) -> None:
+    """The open fds of a child, apart from the one that it reads the list with."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-Sc",
+        "import os\nfor fd in range(100):\n try: os.fstat(fd); print(fd, end=' ')\n"
+        " except OSError: pass",
+        stdout=asyncio.subprocess.PIPE,
+        close_fds=False,
+    )
+    output, _ = await child.communicate()
+    await answer(send, output.strip())
+
+
+@handler
 async def thread(scope: Scope, receive: Receive, send: Send) -> None:
     """Leaves a thread behind that does not end."""
     threading.Thread(target=time.sleep, args=(60,), name="left-behind").start()
