@@ -212,16 +212,6 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
-    /// A task that is cancelled before its first step throws its coroutine away without running
-    /// it, and nobody called `finish`.
-    fn drop(&mut self) {
-        if *self.progress.get_mut() != FINISHED {
-            self.worker.get().finish_unstarted(self.id);
-        }
-    }
-}
-
 /// A bytes object that the kernel reads: it is immutable, and kept until the send is over.
 struct SharedBytes {
     start: *const u8,

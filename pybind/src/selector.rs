@@ -103,6 +103,7 @@ pub fn select<'py>(
 ) -> PyResult<Bound<'py, PyList>> {
     let py = worker.py();
     let worker = worker.get();
+    worker.finish_unstarted(py)?;
     let deadline = timeout.and_then(deadline_after);
     let found = loop {
         let (completions, turn) = turn(py, worker, deadline)?;

@@ -5,6 +5,7 @@
 //! application is reached.
 
 use std::collections::HashMap;
+use std::mem;
 
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Event, Left, Request, RequestId, Server};
@@ -35,6 +36,9 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
+    /// Those of them that were made in this iteration of the loop, and in the last one.
+    fresh: Vec<RequestId>,
+    starting: Vec<RequestId>,
     /// Scope templates, by stream.
     templates: Vec<Option<Template>>,
 }
@@ -113,21 +117,6 @@ impl Worker {
         Ok(left)
     }
 
-    /// No one began with this request, and no one will.
-    pub fn finish_unstarted(&self, id: RequestId) {
-        // The worker may be closed, or this may be another thread: then nothing is left to do.
-        let Ok(Left::Refused | Left::Aborted) = self.finish(id) else { return };
-        Python::attach(|py| {
-            let reported = self.hosting(py).and_then(|hosting| {
-                let text = "a request was cancelled before its first step; the client got a 500";
-                hosting.report(py, "error", text)
-            });
-            if let Err(error) = reported {
-                error.write_unraisable(py, None);
-            }
-        });
-    }
-
     /// Take waiters out, so that they are dropped where Python may run.
     fn take_waiters(
         &self,
@@ -180,39 +169,52 @@ impl Worker {
         let py = slf.py();
         let this = slf.get();
         let hosting = this.hosting(py)?;
-        let scope = match this.scope(py, id, arrival) {
-            Ok(scope) => scope,
-            Err(error) => {
-                this.finish(id)?;
-                return Err(error);
-            }
-        };
-        let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
-        // From here on its end is the request's, however that comes.
-        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
-        let coroutine = hosting.serve.bind(py).call1((scope, &exchange))?;
-        let task = hosting.start_task(py, coroutine, tasks)?;
-        if !exchange.get().is_finished() {
-            this.with(|state| state.tasks.insert(id, task.unbind()))?;
-        }
-        Ok(())
-    }
-
-    fn scope<'py>(
-        &self,
-        py: Python<'py>,
-        id: RequestId,
-        arrival: Arrival,
-    ) -> PyResult<Bound<'py, PyDict>> {
-        let scopes = &self.hosting(py)?.scopes;
         let Arrival { request, template } = arrival;
         let template = if let Some(template) = template {
             template
         } else {
-            let template = scopes.template(py, &request)?;
-            self.keep_template(py, id.stream().index(), template)?
+            let template = hosting.scopes.template(py, &request)?;
+            this.keep_template(py, id.stream().index(), template)?
         };
-        scopes.scope(py, &template, &request.head)
+        let scope = hosting.scopes.scope(py, &template, &request.head)?;
+        let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
+        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
+        let coroutine = hosting.serve.bind(py).call1((scope, &exchange))?;
+        let task = hosting.start_task(py, coroutine, tasks)?;
+        if !exchange.get().is_finished() {
+            this.with(|state| {
+                state.tasks.insert(id, task.unbind());
+                state.fresh.push(id);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Finish the requests whose task was cancelled before its first step: asyncio then throws the
+    /// coroutine away without running it, and nobody called `finish`. To be called once in each
+    /// iteration of the loop, in the second of which a task has had its first step.
+    pub fn finish_unstarted(&self, py: Python<'_>) -> PyResult<()> {
+        let started = self.with(|state| {
+            if state.fresh.is_empty() && state.starting.is_empty() {
+                return Vec::new();
+            }
+            let tasks = &state.tasks;
+            let started = state.starting.drain(..);
+            let started = started
+                .filter_map(|id| Some((id, tasks.get(&id)?.clone_ref(py))))
+                .collect::<Vec<_>>();
+            mem::swap(&mut state.fresh, &mut state.starting);
+            started
+        })?;
+        for (id, task) in started {
+            if task.call_method0(py, intern!(py, "done"))?.is_truthy(py)?
+                && self.finish(id)? == Left::Refused
+            {
+                let text = "a request was cancelled before its first step; the client got a 500";
+                self.hosting(py)?.report(py, "error", text)?;
+            }
+        }
+        Ok(())
     }
 
     fn keep_template(
@@ -294,6 +296,8 @@ impl Worker {
             selector: Selector::new(),
             waiters: HashMap::new(),
             tasks: HashMap::new(),
+            fresh: Vec::new(),
+            starting: Vec::new(),
             templates: Vec::new(),
         };
         Ok(Self {
@@ -359,7 +363,7 @@ impl Worker {
             match (event, arrival) {
                 (Event::Request(id), Some(arrival)) => {
                     if let Err(error) = Self::begin(slf, id, arrival, tasks) {
-                        could_not_begin(py, error)?;
+                        this.could_not_begin(py, id, error)?;
                     }
                 }
                 // Its client left while it waited in the queue.
@@ -454,18 +458,19 @@ impl Worker {
             }
         }
     }
-}
 
-/// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is
-/// passed on.
-fn could_not_begin(py: Python<'_>, error: PyErr) -> PyResult<()> {
-    let exits =
-        error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
-    if exits {
-        return Err(error);
+    /// A request that did not get as far as a task. A wish to exit, from an eager task's first
+    /// step, is passed on; that task has left the request.
+    fn could_not_begin(&self, py: Python<'_>, id: RequestId, error: PyErr) -> PyResult<()> {
+        let exits = error.is_instance_of::<PyKeyboardInterrupt>(py)
+            || error.is_instance_of::<PySystemExit>(py);
+        if exits {
+            return Err(error);
+        }
+        self.finish(id)?;
+        error.write_unraisable(py, None);
+        Ok(())
     }
-    error.write_unraisable(py, None);
-    Ok(())
 }
 
 /// Take what is kept for a request. These maps are mostly empty, and a look at that is cheaper than
