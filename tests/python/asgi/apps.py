@@ -546,6 +546,14 @@ async def cancel_others(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @handler
+async def block(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the loop, so that what comes meanwhile comes at once after it."""
+    note("blocking")
+    time.sleep(0.2)  # noqa: ASYNC251 - it is the point
+    await answer(send, "blocked")
+
+
+@handler
 async def send_late(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends until it is told that the client has left; `catch` notes how it was told."""
     await start(send)
