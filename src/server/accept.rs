@@ -19,6 +19,8 @@ use crate::proactor::{Accepted, ListenerId, Operation, Proactor};
 /// How long accepting rests after the machine refused an fd or memory. The connection stays in the
 /// listener's queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A shortage is told at most this often: it may last, and the log is not to fill the disk as well.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Connections taken by one sweep at the most: under a flood of new ones it would not end, and
 /// what is left in the queue of an inherited listener is the next process's.
 const SWEEP_LIMIT: usize = 128;
@@ -105,8 +107,12 @@ impl<P: Proactor> Server<P> {
         match result {
             Ok(accepted) => self.open_connection(accepted),
             Err(error) if is_shortage(&error) => {
-                self.accept_paused_until = Some(self.shared.now + PAUSE);
-                self.shared.events.push_back(Event::AcceptFailed(error));
+                let now = self.shared.now;
+                self.accept_paused_until = Some(now + PAUSE);
+                if self.shortage_told.is_none_or(|told| now >= told + TELL_EVERY) {
+                    self.shortage_told = Some(now);
+                    self.shared.events.push_back(Event::AcceptFailed(error));
+                }
             }
             // Cancelled, nobody there, or a client that left while it was in the queue.
             Err(_) => {}

@@ -61,6 +61,7 @@ pub enum Event {
     /// [`Server::drain`] is over: nothing is accepted, open or under way. Comes once.
     Drained,
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
+    /// Told at most once in ten seconds.
     AcceptFailed(io::Error),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
@@ -237,6 +238,8 @@ pub struct Server<P> {
     drained_told: bool,
     /// Accepting rests until then, after the machine refused an fd.
     accept_paused_until: Option<Instant>,
+    /// When an [`Event::AcceptFailed`] was the last time.
+    shortage_told: Option<Instant>,
     completions: Vec<Completion>,
     /// Watched fds that are readable.
     watched: Vec<RawFd>,
@@ -268,6 +271,7 @@ impl<P: Proactor> Server<P> {
             accepting: false,
             drained_told: false,
             accept_paused_until: None,
+            shortage_told: None,
             completions: Vec::new(),
             watched: Vec::new(),
             due: Vec::new(),

@@ -549,6 +549,14 @@ async def cancel_others(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @handler
+async def block(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the loop, so that what comes meanwhile comes at once after it."""
+    note("blocking")
+    time.sleep(0.2)  # noqa: ASYNC251 - it is the point
+    await answer(send, "blocked")
+
+
+@handler
 async def send_late(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends until it is told that the client has left; `catch` notes how it was told."""
     await start(send)
@@ -589,6 +597,21 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
 
 running = 0
 most = 0
+
+
+@handler
+async def children(scope: Scope, receive: Receive, send: Send) -> None:
+    """The open fds of a child, apart from the one that it reads the list with."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-Sc",
+        "import os\nfor fd in range(100):\n try: os.fstat(fd); print(fd, end=' ')\n"
+        " except OSError: pass",
+        stdout=asyncio.subprocess.PIPE,
+        close_fds=False,
+    )
+    output, _ = await child.communicate()
+    await answer(send, output.strip())
 
 
 @handler

@@ -84,7 +84,10 @@ class Lines:
 
 
 class Server:
-    """A server process. `log` is its stderr, `out` its stdout."""
+    """A server process. `log` is its stderr, `out` its stdout.
+
+    It gets a free port unless `port` is false or the arguments name another socket.
+    """
 
     def __init__(
         self,
@@ -92,12 +95,12 @@ class Server:
         app: str = "asgi.apps:app",
         environment: dict[str, str] | None = None,
         program: tuple[str, ...] = (),
-        listens: bool = True,
+        port: bool | None = None,
     ) -> None:
-        bound = {"--port", "--uds", "--fd"} & set(arguments)
-        port = () if bound or not listens else ("--port", "0")
+        if port is None:
+            port = not {"--port", "--uds", "--fd"} & set(arguments)
         self.process = subprocess.Popen(
-            [*program, str(PROGRAM), app, *port, *arguments],
+            [*program, str(PROGRAM), app, *(["--port", "0"] if port else []), *arguments],
             cwd=HERE,
             # Nothing of the one who runs the tests.
             env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},

@@ -198,7 +198,7 @@ def test_a_header_bomb_is_not_read_to_its_end(watched: Server) -> None:
 
 def test_running_out_of_descriptors(start_server: StartServer) -> None:
     """The rest of the clients wait in the queue; the server neither spins nor floods its log."""
-    limit = 128
+    limit = 300
     server = start_server(
         "--max-connections", "1000", program=("prlimit", f"--nofile={limit}:{limit}")
     )
@@ -213,11 +213,10 @@ def test_running_out_of_descriptors(start_server: StartServer) -> None:
         time.sleep(0.1)
     seconds = time.monotonic() - began
     assert server.cpu_seconds() - before < 0.3 * seconds
-    warnings = server.log.since(mark).count("cannot accept")
-    assert warnings <= seconds / 5 + 1, f"{warnings} warnings in {seconds} s"
-    for client in clients[:30]:
+    assert "cannot accept" not in server.log.since(mark)
+    for client in clients[:50]:
         client.close()
-    for client in clients[30:]:
+    for client in clients[50:]:
         assert client.ask("/hello").body == b"hello"
         client.close()
     assert server.ask("/hello") == "hello"
