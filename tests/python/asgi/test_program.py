@@ -67,7 +67,7 @@ def test_the_access_log(start_server: StartServer) -> None:
         assert client.ask("/hello?q=1").status == 200
         line = server.out.wait_for("GET /hello.*")
         assert re.fullmatch(
-            r'\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] 127\.0\.0\.1 '
+            r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] 127\.0\.0\.1 "
             r'"GET /hello HTTP/1\.1" 200 \d+\.\d{3}',
             line.string,
         )
@@ -84,7 +84,7 @@ def test_the_access_log(start_server: StartServer) -> None:
     client.reset()
     server.out.wait_for('"GET /disconnect HTTP/1.1" 499 ')
     server.stop()
-    assert len(re.findall('^\\[', server.out.text, re.MULTILINE)) == 4, server.out.text
+    assert len(re.findall("^\\[", server.out.text, re.MULTILINE)) == 4, server.out.text
 
 
 def test_every_atom_of_the_access_log(start_server: StartServer) -> None:
@@ -132,8 +132,10 @@ def test_the_pid_file(start_server: StartServer, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_process_name_without_its_package_is_an_error() -> None:
-    done = run("asgi.apps:app", "--port", "0", "--process-name", "web")
+def test_a_process_name_without_its_package_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "setproctitle.py").write_text("raise ImportError")
+    words = ("asgi.apps:app", "--port", "0", "--process-name", "web")
+    done = run(*words, PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == (
         "error: --process-name needs the package setproctitle, which is not installed\n\n"
