@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from asgi.client import Client, get
 from asgi.process import HERE, PROGRAM, Server, StartServer
 
