@@ -72,6 +72,8 @@ impl Acceptor {
 impl<P: Proactor> Server<P> {
     pub(super) fn arm_accepts(&mut self) {
         if self.shared.draining_since.is_some() {
+            // Nothing is tried again: a pause that stayed would end every wait at once.
+            self.accept_paused_until = None;
             for acceptor in &mut self.acceptors {
                 acceptor.stop(&mut self.shared.proactor);
             }
