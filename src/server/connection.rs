@@ -305,7 +305,8 @@ impl Connection {
                 }
             }
             if self.input_ended {
-                self.die(shared);
+                // Not at once: answers to requests before this one may still be on their way.
+                self.refuse_message(ProtocolError::Truncated, shared);
                 return Reading::Disconnected;
             }
             if self.output.is_empty() {
