@@ -237,7 +237,9 @@ impl Connection {
 
     pub(super) fn hung_up<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
         self.watching = false;
-        if result.is_ok() {
+        // While lingering both sides may have ended with bytes of the peer unread, and a close
+        // would then be a reset, which destroys our answer: the receive will tell the end.
+        if result.is_ok() && self.stage == Stage::Open {
             self.die(shared);
         }
     }
