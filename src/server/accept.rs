@@ -19,7 +19,7 @@ use crate::proactor::{Accepted, ListenerId, Operation, Proactor};
 /// How long accepting rests after the machine refused an fd or memory. The connection stays in the
 /// listener's queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Connections taken by one sweep at the most: under a flood of new ones it would not end, and
+/// Accepts of one sweep at the most: under a flood of new ones it would not end, and
 /// what is left in the queue of an inherited listener is the next process's.
 const SWEEP_LIMIT: usize = 128;
 
@@ -103,7 +103,8 @@ impl<P: Proactor> Server<P> {
         let acceptor = &mut self.acceptors[listener.0 as usize];
         let sweeping = acceptor.state == State::Sweeping;
         acceptor.swept += usize::from(sweeping);
-        acceptor.state = if sweeping && result.is_err() { State::Stopped } else { State::Idle };
+        let over = result.as_ref().is_err_and(ends_sweep);
+        acceptor.state = if sweeping && over { State::Stopped } else { State::Idle };
         match result {
             Ok(accepted) => self.open_connection(accepted),
             Err(error) if is_shortage(&error) => {
@@ -152,6 +153,12 @@ impl<P: Proactor> Server<P> {
     fn waits_for_idle_only(&self) -> bool {
         self.shared.draining_since.is_some() && self.running == 0 && self.shared.queue.is_empty()
     }
+}
+
+/// Nobody waits, or nobody can be taken. Any other error is of one client that left while it was in
+/// the queue, `accept(2)`; others may wait behind it.
+fn ends_sweep(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
 }
 
 /// The machine has no fd or memory for one more connection, `accept(2)`.
