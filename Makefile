@@ -4,6 +4,7 @@ PYTHON ?=
 VENV ?= .venv
 APP ?= examples.hello:app
 ARGS ?=
+export SEED SEEDS
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -57,6 +58,9 @@ test: test-rust test-python test-systemd ## install what tests need, and run eve
 test-rust: toolchain ## the core: unit and integration tests
 	cargo test --locked --package granian-uring
 
+sim: toolchain ## simulate the server: SEED=7 tells what happens in one world, SEEDS=100000 tries many
+	cargo test --locked --package granian-uring --test simulation $(if $(SEEDS),--release) -- --nocapture
+
 test-python: build deps ## the server process, its loop and its command line
 	$(VENV)/bin/python -m pytest tests/python
 
@@ -97,4 +101,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust test-python test-systemd fix
+.PHONY: test-rust sim test-python test-systemd fix

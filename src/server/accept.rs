@@ -21,7 +21,7 @@ use crate::proactor::{Accepted, ListenerId, Operation, Proactor};
 const PAUSE: Duration = Duration::from_millis(100);
 /// A shortage is told at most this often: it may last, and the log is not to fill the disk as well.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Connections taken by one sweep at the most: under a flood of new ones it would not end, and
+/// Accepts of one sweep at the most: under a flood of new ones it would not end, and
 /// what is left in the queue of an inherited listener is the next process's.
 const SWEEP_LIMIT: usize = 128;
 
@@ -74,6 +74,8 @@ impl Acceptor {
 impl<P: Proactor> Server<P> {
     pub(super) fn arm_accepts(&mut self) {
         if self.shared.draining_since.is_some() {
+            // Nothing is tried again: a pause that stayed would end every wait at once.
+            self.accept_paused_until = None;
             for acceptor in &mut self.acceptors {
                 acceptor.stop(&mut self.shared.proactor);
             }
@@ -103,7 +105,8 @@ impl<P: Proactor> Server<P> {
         let acceptor = &mut self.acceptors[listener.0 as usize];
         let sweeping = acceptor.state == State::Sweeping;
         acceptor.swept += usize::from(sweeping);
-        acceptor.state = if sweeping && result.is_err() { State::Stopped } else { State::Idle };
+        let over = result.as_ref().is_err_and(ends_sweep);
+        acceptor.state = if sweeping && over { State::Stopped } else { State::Idle };
         match result {
             Ok(accepted) => self.open_connection(accepted),
             Err(error) if is_shortage(&error) => {
@@ -156,6 +159,12 @@ impl<P: Proactor> Server<P> {
     fn waits_for_idle_only(&self) -> bool {
         self.shared.draining_since.is_some() && self.running == 0 && self.shared.queue.is_empty()
     }
+}
+
+/// Nobody waits, or nobody can be taken. Any other error is of one client that left while it was in
+/// the queue, `accept(2)`; others may wait behind it.
+fn ends_sweep(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
 }
 
 /// The machine has no fd or memory for one more connection, `accept(2)`.

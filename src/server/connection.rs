@@ -237,7 +237,9 @@ impl Connection {
 
     pub(super) fn hung_up<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
         self.watching = false;
-        if result.is_ok() {
+        // While lingering both sides may have ended with bytes of the peer unread, and a close
+        // would then be a reset, which destroys our answer: the receive will tell the end.
+        if result.is_ok() && self.stage == Stage::Open {
             self.die(shared);
         }
     }
@@ -305,7 +307,8 @@ impl Connection {
                 }
             }
             if self.input_ended {
-                self.die(shared);
+                // Not at once: answers to requests before this one may still be on their way.
+                self.refuse_message(ProtocolError::Truncated, shared);
                 return Reading::Disconnected;
             }
             if self.output.is_empty() {
