@@ -163,7 +163,7 @@ class Client:
         return found
 
     def _read_chunks(self) -> bytes:
-        pieces = []
+        pieces: list[bytes] = []
         while True:
             length = int(self._until(b"\r\n"), 16)
             if length == 0:

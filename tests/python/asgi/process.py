@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import IO, Self
 
 import httpx
+
 from asgi.client import Client
 
 HERE = Path(__file__).parents[1]

@@ -6,7 +6,8 @@ import random
 import time
 
 import pytest
-from asgi.apps import MIB, pattern
+
+from asgi.apps import MIB
 from asgi.client import Client, get
 from asgi.process import Server, StartServer
 
@@ -100,7 +101,7 @@ def test_an_upload_that_nobody_reads_does_not_fill_the_memory(server: Server) ->
         assert grown < 2 * 1024, f"{grown} KiB more while nobody read"
         client.socket.settimeout(10)
         server.ask("/open?key=upload")
-        client.send(memoryview(data)[sent:])
+        client.send(data[sent:])
         assert client.read().body.decode() == f"{len(data)} {sha(data)}"
 
 
@@ -117,9 +118,7 @@ def test_pieces_come_as_they_arrive(server: Server) -> None:
 
 def test_continue_is_said_when_the_application_wants_the_body(server: Server) -> None:
     with server.connect() as client:
-        client.send(
-            get("/gated?key=c", "Content-Length: 4", "Expect: 100-continue", method="POST")
-        )
+        client.send(get("/gated?key=c", "Content-Length: 4", "Expect: 100-continue", method="POST"))
         server.out.wait_for("gated c")
         client.expect_silence(0.1)
         server.ask("/open?key=c")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from asgi.client import Client, Cut, get
 from asgi.process import Server, StartServer
 

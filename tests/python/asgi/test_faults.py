@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+
 from asgi.client import get
 from asgi.process import Lines, Server, StartServer
 
@@ -21,9 +22,7 @@ def traceback_in(log: Lines, mark: int, last: str) -> str:
     ("stage", "said"),
     [("before", "before the start"), ("between", "between start and body")],
 )
-def test_raising_before_a_byte_was_given_out_is_500(
-    server: Server, stage: str, said: str
-) -> None:
+def test_raising_before_a_byte_was_given_out_is_500(server: Server, stage: str, said: str) -> None:
     mark = server.log.mark()
     with server.connect() as client:
         response = client.ask(f"/fault/{stage}")
@@ -161,9 +160,7 @@ def test_not_catching_that_is_no_error(start_server: StartServer) -> None:
     client.send(get("/send_late"))
     client.read_head()
     client.reset()
-    server.log.wait_for(
-        "DEBUG GET /send_late: the client left before its answer was complete"
-    )
+    server.log.wait_for("DEBUG GET /send_late: the client left before its answer was complete")
     assert server.ask("/hello") == "hello"
     assert "Traceback" not in server.log.text
 
@@ -177,7 +174,9 @@ def test_raising_something_else_after_the_client_left_does_not_claim_an_answer(
     server.out.wait_for("raise_when_left: waiting", since=marks[0])
     client.reset()
     line = server.log.wait_for("POST /raise_when_left: .*", since=marks[1])[0]
-    assert line.endswith("the application raised RuntimeError; nobody waited for its answer any more")
+    assert line.endswith(
+        "the application raised RuntimeError; nobody waited for its answer any more"
+    )
 
 
 def test_a_drain_cuts_who_never_answers(start_server: StartServer) -> None:

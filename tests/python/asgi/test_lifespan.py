@@ -4,6 +4,7 @@ import signal
 import time
 
 import pytest
+
 from asgi.process import StartServer
 
 

@@ -4,6 +4,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#http
 """
 
 import pytest
+
 from asgi.apps import REFUSED
 from asgi.client import Cut, get
 from asgi.process import Server
@@ -28,7 +29,7 @@ TOLD = {
     "nul-value": "RuntimeError: expected no line end and no NUL in the value of response "
     'header "x-name"',
     "two-lengths": "RuntimeError: expected one content-length in the response, found two",
-    "bad-length": "RuntimeError: expected a number as the response's content-length, found \"+1\"",
+    "bad-length": 'RuntimeError: expected a number as the response\'s content-length, found "+1"',
     "unknown-type": 'ValueError: unknown message type "websocket.accept": expected '
     "http.response.start or http.response.body",
     "no-type": "ValueError: the message has no type",

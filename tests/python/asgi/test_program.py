@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from asgi.client import Client, get
 from asgi.process import HERE, PROGRAM, Server, StartServer
 
@@ -67,7 +68,7 @@ def test_the_access_log(start_server: StartServer) -> None:
         assert client.ask("/hello?q=1").status == 200
         line = server.out.wait_for("GET /hello.*")
         assert re.fullmatch(
-            r'\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] 127\.0\.0\.1 '
+            r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] 127\.0\.0\.1 "
             r'"GET /hello HTTP/1\.1" 200 \d+\.\d{3}',
             line.string,
         )
@@ -84,7 +85,7 @@ def test_the_access_log(start_server: StartServer) -> None:
     client.reset()
     server.out.wait_for('"GET /disconnect HTTP/1.1" 499 ')
     server.stop()
-    assert len(re.findall('^\\[', server.out.text, re.MULTILINE)) == 4, server.out.text
+    assert len(re.findall("^\\[", server.out.text, re.MULTILINE)) == 4, server.out.text
 
 
 def test_every_atom_of_the_access_log(start_server: StartServer) -> None:

@@ -7,10 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
+
 from asgi.apps import MIB, pattern
 from asgi.client import get
-from asgi.test_bodies import chunked, post
 from asgi.process import Server, StartServer
+from asgi.test_bodies import chunked, post
 
 
 def test_with_a_length(server: Server) -> None:
@@ -176,9 +177,7 @@ def test_fifty_megabytes_in_one_message(server: Server, kind: str) -> None:
 
 
 @pytest.mark.parametrize("piece", [4000, 65536, 1_000_000])
-def test_a_client_that_does_not_read_holds_the_application_back(
-    server: Server, piece: int
-) -> None:
+def test_a_client_that_does_not_read_holds_the_application_back(server: Server, piece: int) -> None:
     size = 64 if piece > 10_000 else 16
     server.ask("/hello")
     before, mark = server.status("VmRSS"), server.out.mark()

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+
 from asgi.client import get
 from asgi.process import StartServer
 
