@@ -8,6 +8,7 @@ import asyncio
 import gc
 import hashlib
 import json
+import random
 import sys
 import threading
 import time
@@ -73,7 +74,7 @@ async def read_all(receive: Receive) -> bytes | None:
 
 def pattern(length: int) -> bytes:
     """Bytes that a test can check: no part of them is like another."""
-    return b"".join(i.to_bytes(8, "big") for i in range(-(-length // 8)))[:length]
+    return random.Random(length).randbytes(length)
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -327,7 +328,7 @@ async def big(scope: Scope, receive: Receive, send: Send) -> None:
 
 @handler
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends `size` MiB in pieces of `piece` bytes, and notes how far it came before a wait."""
+    """Sends `size` MiB in pieces of `piece` bytes, and notes where it had to wait."""
     asked = query(scope)
     total, piece = int(asked["size"]) * MIB, int(asked["piece"])
     await start(send)

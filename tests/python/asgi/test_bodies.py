@@ -101,7 +101,7 @@ def test_an_upload_that_nobody_reads_does_not_fill_the_memory(server: Server) ->
         assert grown < 2 * 1024, f"{grown} KiB more while nobody read"
         client.socket.settimeout(10)
         server.ask("/open?key=upload")
-        client.send(memoryview(data)[sent:])
+        client.send(data[sent:])
         assert client.read().body.decode() == f"{len(data)} {sha(data)}"
 
 
@@ -185,7 +185,7 @@ def test_receive_after_the_end_waits_for_a_reset(server: Server) -> None:
 
 def test_receive_after_the_end_waits_for_a_close(server: Server) -> None:
     """A FIN alone may be half a close, so the server takes its time to believe it."""
-    mark = server.out.mark()
+    mark, log_mark = server.out.mark(), server.log.mark()
     client = server.connect()
     client.send(post("/after_end", b"body"))
     server.out.wait_for("read to the end", since=mark)
@@ -193,6 +193,10 @@ def test_receive_after_the_end_waits_for_a_close(server: Server) -> None:
     client.close()
     server.out.wait_for("after the end: {'type': 'http.disconnect'}", since=mark, seconds=3)
     assert time.monotonic() - began > 0.9
+    server.out.wait_for("again: {'type': 'http.disconnect'}", since=mark)
+    # An application that leaves then has done nothing wrong.
+    assert server.ask("/hello") == "hello"
+    assert "ERROR" not in server.log.since(log_mark)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
