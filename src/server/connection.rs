@@ -434,6 +434,14 @@ impl Connection {
         self.stage == Stage::Open && (!self.http.response_started() || self.http.response_pending())
     }
 
+    /// Whether a part of an answer was given out, and not all of it has gone to the kernel.
+    fn has_begun_answer(&self) -> bool {
+        let http = &self.http;
+        let incomplete =
+            http.response_started() && !http.response_pending() && !http.response_ended();
+        incomplete || self.sending || !self.output.is_empty()
+    }
+
     /// Whether another request may follow the answer that is about to be given out.
     fn may_be_used_again<P>(&self, shared: &Shared<P>) -> bool {
         let unread = self.http.body_remaining().unwrap_or(0);
@@ -568,10 +576,13 @@ impl Connection {
         }
     }
 
-    /// Nothing more can be read or sent.
+    /// Nothing more can be read or sent. An answer that is cut by it must not look whole.
     fn die<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         if matches!(self.stage, Stage::Dead | Stage::Closing) {
             return;
+        }
+        if self.has_begun_answer() {
+            shared.proactor.reset_on_close(self.stream);
         }
         self.stage = Stage::Dead;
         self.input = Input::default();
