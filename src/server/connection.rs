@@ -630,6 +630,8 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
+            // One send may follow another, and the peer takes each in time.
+            self.waiting_since = shared.now;
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {
