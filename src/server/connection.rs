@@ -259,6 +259,8 @@ impl Connection {
     pub(super) fn timer_came_up<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.scheduled = None;
         self.touch(shared);
+        // What this turn has brought so far may have ended the wait.
+        self.update_waiting(shared.now);
         let Some(limit) = self.limit(shared) else { return };
         if self.waiting_since + limit > shared.now {
             return;
@@ -682,12 +684,16 @@ impl Connection {
         }
     }
 
-    fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+    fn update_waiting(&mut self, now: Instant) {
         let waiting = self.waits_for();
         if waiting != self.waiting {
             self.waiting = waiting;
-            self.waiting_since = shared.now;
+            self.waiting_since = now;
         }
+    }
+
+    fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.update_waiting(shared.now);
         let Some(limit) = self.limit(shared) else { return };
         let deadline = self.waiting_since + limit;
         if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
