@@ -1059,8 +1059,14 @@ impl Simulation {
     /// Every request that was sent in full has a whole answer, unless the server said close or
     /// the application aborted.
     fn judge_losses(&self, index: usize, client: &Client, answers: &[Answer]) {
-        let aborted = |&request: &usize| self.plans[request].outcome == Some(Outcome::Aborted);
-        if client.requests.iter().any(aborted) {
+        // A reset may destroy answers before it: where the application aborted, or where a body
+        // was cut after its answer had begun.
+        let resets = |&request: &usize| {
+            let plan = &self.plans[request];
+            let begun = matches!(plan.script.first(), Some(Step::Start { .. }));
+            plan.outcome == Some(Outcome::Aborted) || (plan.sent_at.is_none() && begun)
+        };
+        if client.requests.iter().any(resets) {
             return;
         }
         for (position, &request) in client.requests.iter().enumerate() {

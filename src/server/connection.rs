@@ -259,6 +259,8 @@ impl Connection {
     pub(super) fn timer_came_up<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.scheduled = None;
         self.touch(shared);
+        // What this turn has brought so far may have ended the wait.
+        self.update_waiting(shared.now);
         let Some(limit) = self.limit(shared) else { return };
         if self.waiting_since + limit > shared.now {
             return;
@@ -437,6 +439,14 @@ impl Connection {
         self.stage == Stage::Open && (!self.http.response_started() || self.http.response_pending())
     }
 
+    /// Whether a part of an answer was given out, and not all of it has gone to the kernel.
+    fn has_begun_answer(&self) -> bool {
+        let http = &self.http;
+        let incomplete =
+            http.response_started() && !http.response_pending() && !http.response_ended();
+        incomplete || self.sending || !self.output.is_empty()
+    }
+
     /// Whether another request may follow the answer that is about to be given out.
     fn may_be_used_again<P>(&self, shared: &Shared<P>) -> bool {
         let unread = self.http.body_remaining().unwrap_or(0);
@@ -571,10 +581,13 @@ impl Connection {
         }
     }
 
-    /// Nothing more can be read or sent.
+    /// Nothing more can be read or sent. An answer that is cut by it must not look whole.
     fn die<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         if matches!(self.stage, Stage::Dead | Stage::Closing) {
             return;
+        }
+        if self.has_begun_answer() {
+            shared.proactor.reset_on_close(self.stream);
         }
         self.stage = Stage::Dead;
         self.input = Input::default();
@@ -622,6 +635,8 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
+            // One send may follow another, and the peer takes each in time.
+            self.waiting_since = shared.now;
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {
@@ -672,12 +687,16 @@ impl Connection {
         }
     }
 
-    fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+    fn update_waiting(&mut self, now: Instant) {
         let waiting = self.waits_for();
         if waiting != self.waiting {
             self.waiting = waiting;
-            self.waiting_since = shared.now;
+            self.waiting_since = now;
         }
+    }
+
+    fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.update_waiting(shared.now);
         let Some(limit) = self.limit(shared) else { return };
         let deadline = self.waiting_since + limit;
         if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
