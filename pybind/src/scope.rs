@@ -105,8 +105,10 @@ impl ScopeBuilder {
         scope.set_item(intern!(py, "root_path"), &self.root_path)?;
         scope.set_item(intern!(py, "client"), client(py, &request.peer)?)?;
         scope.set_item(intern!(py, "server"), server(py, &request.local)?)?;
-        for key in ["asgi", "http_version", "method", "path", "raw_path", "query_string", "headers"]
-        {
+        // What nearly every request has, so that most need not set it.
+        scope.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
+        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, b""))?;
+        for key in ["asgi", "method", "path", "raw_path", "headers"] {
             scope.set_item(PyString::intern(py, key), py.None())?;
         }
         if self.state.is_some() {
@@ -124,16 +126,16 @@ impl ScopeBuilder {
         head: &RequestHead,
     ) -> PyResult<Bound<'py, PyDict>> {
         let scope = template.scope.bind(py).copy()?;
-        let http_version = match head.version() {
-            Version::Http11 => intern!(py, "1.1"),
-            Version::Http10 => intern!(py, "1.0"),
-        };
         scope.set_item(intern!(py, "asgi"), self.asgi.bind(py).copy()?)?;
-        scope.set_item(intern!(py, "http_version"), http_version)?;
+        if head.version() == Version::Http10 {
+            scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
+        }
         scope.set_item(intern!(py, "method"), method(py, head.method()))?;
         scope.set_item(intern!(py, "path"), path(py, head.path()))?;
         scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, head.path()))?;
-        scope.set_item(intern!(py, "query_string"), PyBytes::new(py, head.query()))?;
+        if !head.query().is_empty() {
+            scope.set_item(intern!(py, "query_string"), PyBytes::new(py, head.query()))?;
+        }
         scope.set_item(intern!(py, "headers"), self.headers(py, head)?)?;
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;

@@ -331,7 +331,7 @@ impl Connection {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
-        let automatic = automatic_headers(&shared.config, &mut shared.date);
+        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
         Ok(self.http.start_response(status, headers, &automatic)?)
     }
 
@@ -568,7 +568,7 @@ impl Connection {
     /// Answer in the place of the application, and read no further.
     fn refuse<P: Proactor>(&mut self, status: u16, message: &str, shared: &mut Shared<P>) {
         self.http.discard_response();
-        let automatic = automatic_headers(&shared.config, &mut shared.date);
+        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
         let Self { http, output, .. } = self;
         let written = output.append_with(|out| http.write_error(status, message, &automatic, out));
         match written {

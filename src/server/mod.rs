@@ -194,30 +194,39 @@ impl<P> Shared<P> {
     }
 }
 
-/// The `date` header's value, made once a second.
+/// The `date` header's value, made once a second; the clock is read once a turn.
 struct Date {
+    turn: Option<Instant>,
     second: u64,
     text: String,
 }
 
 impl Date {
     fn new() -> Self {
-        Self { second: 0, text: String::new() }
+        Self { turn: None, second: 0, text: String::new() }
     }
 
-    fn at(&mut self, time: SystemTime) -> &[u8] {
-        let second = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if second != self.second || self.text.is_empty() {
-            self.second = second;
-            self.text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+    /// The date in the turn that began at `turn`.
+    fn in_turn(&mut self, turn: Instant) -> &[u8] {
+        if self.turn.replace(turn) != Some(turn) {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let second = since_epoch.as_secs();
+            if second != self.second {
+                self.second = second;
+                self.text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+            }
         }
         self.text.as_bytes()
     }
 }
 
-fn automatic_headers<'a>(config: &'a Config, date: &'a mut Date) -> AutomaticHeaders<'a> {
+fn automatic_headers<'a>(
+    config: &'a Config,
+    date: &'a mut Date,
+    turn: Instant,
+) -> AutomaticHeaders<'a> {
     AutomaticHeaders {
-        date: config.date_header.then(|| date.at(SystemTime::now())),
+        date: config.date_header.then(|| date.in_turn(turn)),
         server: config.server_header.as_deref().map(str::as_bytes),
     }
 }
