@@ -20,10 +20,13 @@ import click
 from granian_uring import __version__, config
 from granian_uring.config import LATER, OPTIONS, LaterWord, NotYet, Option, Settings
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
+from granian_uring.guard import ExitGuard
 
 __all__ = ["command", "main", "parse"]
 
 _PROGRAM = "granian-uring"
+# Threads of an application that could not be imported may run this long.
+_THREADS_SECONDS = 2.0
 _LATER_NOTE = (
     "Granian's other words are understood: they pass where they ask for what is done anyway, and "
     "are refused with a reason otherwise."
@@ -47,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ApplicationError as error:
         traceback.print_exception(error.error)
         _print_error(f"{error.what}; its traceback is above")
+        # It may have started threads before it failed.
+        guard = ExitGuard()
+        guard.code = error.code
+        guard.start(_THREADS_SECONDS)
         return error.code
 
 

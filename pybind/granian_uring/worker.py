@@ -15,8 +15,6 @@ import os
 import resource
 import signal
 import sys
-import threading
-import time
 import types
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 from granian_uring import _native, loader, logs
 from granian_uring.config import Settings
 from granian_uring.errors import ClientDisconnected, ExitCode
+from granian_uring.guard import ExitGuard
 from granian_uring.lifespan import Lifespan, LifespanFailed
 from granian_uring.selector import new_event_loop
 
@@ -135,7 +134,7 @@ class _Service:
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._interrupts = 0
-        self._exit_code = int(ExitCode.OK)
+        self._guard = ExitGuard()
         self._cut = False
         # A task that need not wait never touches the loop, where Python can do that (3.12).
         task_options: dict[str, Any] = {"loop": self._loop, "name": "request"}
@@ -159,14 +158,17 @@ class _Service:
             self._worker.start_watchdog(self._notifier)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self._loop.add_signal_handler(number, self._on_signal, number)
+        # These also act when the loop hangs; the loop still hears of the signal as above.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop_signal)
         try:
             if self._until_stopped(self._start(addresses)):
                 self._until_stopped(self._stop.wait())
-                self._guard_exit()
+                self._guard.start(self._stop_seconds)
                 self._until_stopped(self._wind_up())
         finally:
             self._close()
-        return self._exit_code
+        return self._guard.code
 
     async def serve(self, scope: dict[str, Any], exchange: _native.Exchange, pause: bool) -> None:
         """One request: calls the application, and answers in its place if it fails to.
@@ -206,7 +208,7 @@ class _Service:
         """Starts the application, then accepting. False when it did not come to that."""
         if self._state is not None:
             self._lifespan = Lifespan(self._application, self._state)
-            self._notifier.status("starting the application")
+            self._tell(lambda: self._notifier.status("starting the application"))
             startup = asyncio.ensure_future(self._lifespan.startup())
             stop = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -214,7 +216,6 @@ class _Service:
             if not startup.done():
                 logger.info("told to stop before the application had started")
                 startup.cancel()
-                self._guard_exit()
                 await self._lifespan.cancel()
                 return False
             try:
@@ -222,14 +223,25 @@ class _Service:
             except LifespanFailed:
                 logger.error("the application could not start; nothing was accepted")
                 # What the application gave to sys.exit is more precise.
-                self._exit_code = self._exit_code or int(ExitCode.LIFESPAN)
+                self._guard.code = self._guard.code or int(ExitCode.LIFESPAN)
                 return False
         self._worker.start()
         for address in addresses:
             shown = address if address.startswith("unix:") else f"http://{address}"
             logger.info("listening on %s", shown)
-        self._tell(lambda: self._notifier.ready("serving"))
+        await self._tell_ready()
         return True
+
+    async def _tell_ready(self) -> None:
+        """Says READY, again and again as long as the service manager's queue is full."""
+        while True:
+            try:
+                return self._notifier.ready("serving")
+            except BlockingIOError:
+                await asyncio.sleep(0.05)
+            except OSError as error:
+                logger.warning("cannot notify the service manager: %s", error)
+                return None
 
     async def _wind_up(self) -> None:
         """Drains, then shuts the application down."""
@@ -237,11 +249,7 @@ class _Service:
         seconds = settings.graceful_timeout
         _, _, running = self._worker.census
         logger.info("draining: %d requests under way, at most %g s", running, seconds)
-        self._tell(
-            lambda: self._notifier.stopping(
-                "draining", seconds + _SHUTDOWN_SECONDS + _THREADS_SECONDS
-            )
-        )
+        self._tell(lambda: self._notifier.stopping("draining", self._stop_seconds))
         self._worker.drain()
         if not await _wait(self._drained, seconds):
             self._cut = True
@@ -263,6 +271,11 @@ class _Service:
                 )
             await self._lifespan.cancel()
 
+    @property
+    def _stop_seconds(self) -> float:
+        """How long the way out may take, from the wish to stop to the end of the process."""
+        return self._settings.graceful_timeout + _SHUTDOWN_SECONDS + _THREADS_SECONDS
+
     async def _clean_up(self) -> None:
         """Ends what the application left behind, as `asyncio.run` does."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -277,8 +290,8 @@ class _Service:
     def _until_stopped(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Runs `work` to its end, also when the application's code leaves the loop meanwhile.
 
-        SystemExit and KeyboardInterrupt leave `run_forever` from wherever they are raised. They are
-        taken as the wish to stop, with their exit code.
+        SystemExit and KeyboardInterrupt leave `run_forever` from wherever they are raised, and so
+        does `loop.stop()`. They are taken as the wish to stop, with their exit code.
         """
         task = self._loop.create_task(work)
         while True:
@@ -286,6 +299,11 @@ class _Service:
                 return self._loop.run_until_complete(task)
             except (KeyboardInterrupt, SystemExit) as error:
                 self._leave(error)
+            except RuntimeError:
+                if task.done():
+                    raise
+                logger.error("the application stopped the event loop: stopping")
+                self._stop.set()
             if task.done():
                 return None
 
@@ -293,54 +311,33 @@ class _Service:
         """Begins to stop, because the application's code raised the wish to."""
         if isinstance(wish, KeyboardInterrupt):
             logger.error("KeyboardInterrupt in the application: stopping")
-            self._exit_code = int(ExitCode.INTERRUPTED)
+            self._guard.code = int(ExitCode.INTERRUPTED)
         else:
             code = wish.code
             logger.error("the application called sys.exit(%r): stopping", code)
-            self._exit_code = code if isinstance(code, int) else int(code is not None)
+            self._guard.code = code if isinstance(code, int) else int(code is not None)
         self._stop.set()
 
     def _on_signal(self, number: signal.Signals) -> None:
-        match number:
-            case signal.SIGHUP:
-                logger.warning("SIGHUP: reload is not there yet; use systemctl restart")
-            case signal.SIGINT if self._interrupts or self._stop.is_set():
-                logger.warning("second SIGINT: ending at once")
-                self._end_at_once()
-            case _:
-                self._interrupts += number == signal.SIGINT
-                logger.info("%s: stopping", signal.Signals(number).name)
-                self._stop.set()
+        if number == signal.SIGHUP:
+            logger.warning("SIGHUP: reload is not there yet; use systemctl restart")
+        elif not self._stop.is_set():
+            logger.info("%s: stopping", signal.Signals(number).name)
+            self._stop.set()
 
-    def _end_at_once(self) -> None:
-        with contextlib.suppress(Exception):
-            self._worker.close()
-        logging.shutdown()
-        os._exit(ExitCode.INTERRUPTED)
-
-    def _guard_exit(self) -> None:
-        """Ends the process when drain, shutdown and threads have all used up their time."""
-        seconds = self._settings.graceful_timeout + _SHUTDOWN_SECONDS + _THREADS_SECONDS
-        deadline = time.monotonic() + seconds
-
-        def guard() -> None:
-            time.sleep(max(deadline - time.monotonic(), 0))
-            names = [
-                thread.name
-                for thread in threading.enumerate()
-                if not thread.daemon and thread is not threading.main_thread()
-            ]
-            what = f"threads still run: {', '.join(names)}" if names else "the main thread hangs"
-            logger.error("the time to stop is over, and %s; ending the process", what)
-            if not names:
-                faulthandler.dump_traceback(all_threads=True)
-            logging.shutdown()
-            os._exit(self._exit_code)
-
-        threading.Thread(target=guard, name="exit-guard", daemon=True).start()
+    def _on_stop_signal(self, number: int, _frame: object) -> None:
+        self._guard.start(self._stop_seconds)
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                # Not through logging, in the middle of which this may have come. The kernel takes
+                # the ring back by itself.
+                os.write(2, b"second SIGINT: ending at once\n")
+                os._exit(ExitCode.INTERRUPTED)
 
     def _close(self) -> None:
         """Gives everything back, the ring in order: see the head of `src/proactor/uring.rs`."""
+        self._guard.start(_TASKS_SECONDS + _THREADS_SECONDS)
         with contextlib.suppress(Exception):
             self._until_stopped(self._clean_up())
         self._worker.close()

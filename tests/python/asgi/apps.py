@@ -553,7 +553,7 @@ async def cancel_others(scope: Scope, receive: Receive, send: Send) -> None:
 async def block(scope: Scope, receive: Receive, send: Send) -> None:
     """Blocks the loop, so that what comes meanwhile comes at once after it."""
     note("blocking")
-    time.sleep(0.2)  # noqa: ASYNC251 - it is the point
+    time.sleep(float(query(scope).get("seconds", 0.2)))  # noqa: ASYNC251 - it is the point
     await answer(send, "blocked")
 
 

@@ -1,0 +1,46 @@
+"""The last resort on the way out: a process that was told to end, ends.
+
+An interpreter that exits waits for every thread that is not a daemon, and a loop that hangs never
+gets to its own deadline. systemd would kill such a process after TimeoutStopSec=, as a failure.
+"""
+
+import faulthandler
+import logging
+import os
+import threading
+import time
+
+__all__ = ["ExitGuard"]
+
+logger = logging.getLogger("granian")
+
+
+class ExitGuard:
+    """Ends the process with `code` when the time given to `start` is over."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._started = False
+
+    def start(self, seconds: float) -> None:
+        """Starts the countdown, once; a later call changes nothing."""
+        if not self._started:
+            self._started = True
+            deadline = time.monotonic() + seconds
+            threading.Thread(
+                target=self._wait, args=(deadline,), name="exit-guard", daemon=True
+            ).start()
+
+    def _wait(self, deadline: float) -> None:
+        time.sleep(max(deadline - time.monotonic(), 0))
+        names = [
+            thread.name
+            for thread in threading.enumerate()
+            if not thread.daemon and thread is not threading.main_thread()
+        ]
+        what = f"threads still run: {', '.join(names)}" if names else "the main thread hangs"
+        logger.error("the time to stop is over, and %s; ending the process", what)
+        if not names:
+            faulthandler.dump_traceback(all_threads=True)
+        logging.shutdown()
+        os._exit(self.code)
