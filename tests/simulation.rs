@@ -789,6 +789,11 @@ impl Simulation {
     /// Everything that is due on the clients' side. True when a client has more to do now.
     fn act(&mut self) -> bool {
         let now = self.now();
+        // Amid the work too, and not only after a wait.
+        if self.cut_at.is_some() && self.random.one_in(60) {
+            let at = if self.drained_at.is_some() { &mut self.cut_at } else { &mut self.drain_at };
+            *at = Some(now);
+        }
         if self.drained_at.is_none() && self.drain_at.is_some_and(|at| at <= now) {
             self.tell(|| "drain".to_owned());
             self.drained_at = Some(now);

@@ -400,9 +400,11 @@ impl Connection {
 
     /// Close a connection on which nothing is under way, with a FIN.
     pub(super) fn close_idle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        shared.proactor.shutdown(self.stream);
-        self.ended = true;
-        self.die(shared);
+        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+            shared.proactor.shutdown(self.stream);
+            self.ended = true;
+            self.die(shared);
+        }
     }
 
     /// Reset the connection: what was sent of an answer must not look whole.
