@@ -96,6 +96,8 @@ struct Plan {
     script: Vec<Step>,
     /// When the client has sent all of it.
     sent_at: Option<Instant>,
+    /// The server had ended its side by then.
+    too_late: bool,
     outcome: Option<Outcome>,
     /// What the application gave out.
     given: usize,
@@ -248,7 +250,7 @@ fn plan(random: &mut Random, id: usize) -> Plan {
         wire.extend(&body);
     }
     let script = script(random);
-    Plan { method, body, wire, script, sent_at: None, outcome: None, given: 0 }
+    Plan { method, body, wire, script, sent_at: None, too_late: false, outcome: None, given: 0 }
 }
 
 struct Client {
@@ -888,7 +890,10 @@ impl Simulation {
         let Some(action) = client.actions.pop_front() else { return };
         match &action {
             Action::Send(bytes) => self.world.client_send(id, bytes),
-            Action::Complete(request) => self.plans[*request].sent_at = Some(now),
+            Action::Complete(request) => {
+                self.plans[*request].sent_at = Some(now);
+                self.plans[*request].too_late = self.world.server_has_ended(id);
+            }
             Action::Sleep(length) => client.wake_at = Some(now + milliseconds(*length)),
             Action::Await(count) => {
                 let answers = read_answers(&client.got, &self.plans, &client.requests, false);
@@ -1075,10 +1080,12 @@ impl Simulation {
             return;
         }
         for (position, &request) in client.requests.iter().enumerate() {
-            let Some(sent_at) = self.plans[request].sent_at else { return };
+            if self.plans[request].sent_at.is_none() {
+                return;
+            }
             let Some(answer) = answers.get(position) else {
                 assert!(
-                    !self.must_be_answered(client, position, sent_at),
+                    !self.must_be_answered(client, request),
                     "client {index}: request {request} is lost, {:?}, seen {:?}",
                     self.plans[request].outcome,
                     client.sight
@@ -1098,16 +1105,14 @@ impl Simulation {
     }
 
     /// Whether a server that drains, or whose machine has no more fds, still owes this answer.
-    fn must_be_answered(&self, client: &Client, position: usize, sent_at: Instant) -> bool {
+    fn must_be_answered(&self, client: &Client, request: usize) -> bool {
         let (Some(drained_at), Some(connected_at)) = (self.drained_at, client.connected_at) else {
             return true;
         };
         if connected_at > drained_at || (self.shortages > 0 && client.got.is_empty()) {
             return false;
         }
-        // A client that connects is about to ask.
-        let first = position == 0 && sent_at < drained_at + self.config.timeouts.drain_first / 2;
-        sent_at < drained_at || first
+        !self.plans[request].too_late
     }
 }
 

@@ -230,6 +230,8 @@ impl Connection {
         if result.is_err() {
             return self.die(shared);
         }
+        // Another send may follow at once, and has its own time.
+        self.waiting_since = shared.now;
         if self.output.length() <= HIGH_WATER_BYTES {
             self.wake_writer(shared);
         }
@@ -389,7 +391,8 @@ impl Connection {
     /// until when it stays usable.
     pub(super) fn idle_until<P>(&self, shared: &Shared<P>) -> Option<Instant> {
         let timeouts = &shared.config.timeouts;
-        let quiet = match self.waiting {
+        // Not what it waited for before this turn: a part of a head may have come.
+        let quiet = match self.waits_for() {
             Waiting::FirstRequest => timeouts.drain_first,
             Waiting::NextRequest => timeouts.drain_idle,
             _ => return None,
@@ -634,8 +637,6 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
-            // One send may follow another, and the peer takes each in time.
-            self.waiting_since = shared.now;
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {
@@ -707,7 +708,7 @@ impl Connection {
     fn waits_for(&self) -> Waiting {
         match (self.stage, &self.exchange) {
             (Stage::Dead | Stage::Closing, _) => Waiting::Ours,
-            _ if self.sending => Waiting::Write,
+            _ if self.sending || !self.output.is_empty() => Waiting::Write,
             (Stage::Lingering, _) => Waiting::Linger,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
                 (true, _) if self.input_ended => Waiting::HalfClose,
