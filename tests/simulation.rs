@@ -1134,6 +1134,40 @@ impl Client {
     }
 }
 
+/// A request whose application waits for the client's going, while the client sends on.
+#[test]
+fn a_client_that_sends_on_is_not_read_without_bound() {
+    let proactor = Simulated::new(1);
+    let world = proactor.world();
+    let mut server = Server::new(proactor, Config { timeouts: timeouts(), ..Config::default() });
+    server.add_listener(World::listening_socket()).unwrap();
+    server.start_accepting();
+    let client = world.connect(ListenerId(0));
+    world.client_send(client, b"GET /0 HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = loop {
+        server.turn(None).unwrap();
+        if let Some(Event::Request(request)) = server.next_event() {
+            break request;
+        }
+    };
+    let end = Reading::Data { bytes: Vec::new(), more: false };
+    assert_eq!((server.read_body(request), server.read_body(request)), (end, Reading::Wait));
+    let flood = 1 << 20;
+    world.client_send(client, &pattern(0, flood));
+    for _ in 0..1000 {
+        let now = server.proactor().now();
+        server.turn(Some(now)).unwrap();
+        assert!(server.next_event().is_none(), "bytes behind a request are no news of it");
+        assert_eq!(server.read_body(request), Reading::Wait);
+    }
+    assert!(world.bytes_unreceived(client) > flood - 128 * 1024, "the server read on");
+    world.client_reset(client);
+    while !matches!(server.next_event(), Some(Event::Readable(it)) if it == request) {
+        server.turn(None).unwrap();
+    }
+    assert_eq!(server.read_body(request), Reading::Disconnected);
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap())
 }

@@ -485,7 +485,10 @@ impl Connection {
     /// Go on with the input there is: a head, a body somebody waits for, a body nobody wants.
     fn proceed<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         if self.exchange.is_some() {
-            self.wake_reader(shared);
+            // What follows the request's end is for later.
+            if self.exchange_waits_for_body() {
+                self.wake_reader(shared);
+            }
         } else if self.http.response_ended() {
             self.answered(shared);
         } else {
@@ -659,10 +662,14 @@ impl Connection {
     }
 
     /// While the application runs a receive stays armed, so that the peer's going is seen; but at
-    /// most one buffer is held back.
+    /// most one buffer is held back. An application that waits for the peer's going alone is told
+    /// of its end behind a few further requests too.
     fn wants_input(&self) -> bool {
         match (&self.exchange, self.stage) {
             (_, Stage::Lingering) | (None, _) => true,
+            (Some(exchange), _) if exchange.reading && exchange.body_told => {
+                self.input.rest().len() < READ_BYTES
+            }
             (Some(exchange), _) => exchange.reading || self.input.is_empty(),
         }
     }
