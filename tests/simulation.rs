@@ -96,6 +96,8 @@ struct Plan {
     script: Vec<Step>,
     /// When the client has sent all of it.
     sent_at: Option<Instant>,
+    /// The server had ended its side by then.
+    too_late: bool,
     outcome: Option<Outcome>,
     /// What the application gave out.
     given: usize,
@@ -248,7 +250,7 @@ fn plan(random: &mut Random, id: usize) -> Plan {
         wire.extend(&body);
     }
     let script = script(random);
-    Plan { method, body, wire, script, sent_at: None, outcome: None, given: 0 }
+    Plan { method, body, wire, script, sent_at: None, too_late: false, outcome: None, given: 0 }
 }
 
 struct Client {
@@ -789,6 +791,11 @@ impl Simulation {
     /// Everything that is due on the clients' side. True when a client has more to do now.
     fn act(&mut self) -> bool {
         let now = self.now();
+        // Amid the work too, and not only after a wait.
+        if self.cut_at.is_some() && self.random.one_in(60) {
+            let at = if self.drained_at.is_some() { &mut self.cut_at } else { &mut self.drain_at };
+            *at = Some(now);
+        }
         if self.drained_at.is_none() && self.drain_at.is_some_and(|at| at <= now) {
             self.tell(|| "drain".to_owned());
             self.drained_at = Some(now);
@@ -883,7 +890,10 @@ impl Simulation {
         let Some(action) = client.actions.pop_front() else { return };
         match &action {
             Action::Send(bytes) => self.world.client_send(id, bytes),
-            Action::Complete(request) => self.plans[*request].sent_at = Some(now),
+            Action::Complete(request) => {
+                self.plans[*request].sent_at = Some(now);
+                self.plans[*request].too_late = self.world.server_has_ended(id);
+            }
             Action::Sleep(length) => client.wake_at = Some(now + milliseconds(*length)),
             Action::Await(count) => {
                 let answers = read_answers(&client.got, &self.plans, &client.requests, false);
@@ -1070,10 +1080,12 @@ impl Simulation {
             return;
         }
         for (position, &request) in client.requests.iter().enumerate() {
-            let Some(sent_at) = self.plans[request].sent_at else { return };
+            if self.plans[request].sent_at.is_none() {
+                return;
+            }
             let Some(answer) = answers.get(position) else {
                 assert!(
-                    !self.must_be_answered(client, position, sent_at),
+                    !self.must_be_answered(client, request),
                     "client {index}: request {request} is lost, {:?}, seen {:?}",
                     self.plans[request].outcome,
                     client.sight
@@ -1093,16 +1105,14 @@ impl Simulation {
     }
 
     /// Whether a server that drains, or whose machine has no more fds, still owes this answer.
-    fn must_be_answered(&self, client: &Client, position: usize, sent_at: Instant) -> bool {
+    fn must_be_answered(&self, client: &Client, request: usize) -> bool {
         let (Some(drained_at), Some(connected_at)) = (self.drained_at, client.connected_at) else {
             return true;
         };
         if connected_at > drained_at || (self.shortages > 0 && client.got.is_empty()) {
             return false;
         }
-        // A client that connects is about to ask.
-        let first = position == 0 && sent_at < drained_at + self.config.timeouts.drain_first / 2;
-        sent_at < drained_at || first
+        !self.plans[request].too_late
     }
 }
 
@@ -1122,6 +1132,40 @@ impl Client {
         let reads = reads.then_some(self.read_at);
         self.wake_at.filter(|_| !self.closed).into_iter().chain(reads).min()
     }
+}
+
+/// A request whose application waits for the client's going, while the client sends on.
+#[test]
+fn a_client_that_sends_on_is_not_read_without_bound() {
+    let proactor = Simulated::new(1);
+    let world = proactor.world();
+    let mut server = Server::new(proactor, Config { timeouts: timeouts(), ..Config::default() });
+    server.add_listener(World::listening_socket()).unwrap();
+    server.start_accepting();
+    let client = world.connect(ListenerId(0));
+    world.client_send(client, b"GET /0 HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = loop {
+        server.turn(None).unwrap();
+        if let Some(Event::Request(request)) = server.next_event() {
+            break request;
+        }
+    };
+    let end = Reading::Data { bytes: Vec::new(), more: false };
+    assert_eq!((server.read_body(request), server.read_body(request)), (end, Reading::Wait));
+    let flood = 1 << 20;
+    world.client_send(client, &pattern(0, flood));
+    for _ in 0..1000 {
+        let now = server.proactor().now();
+        server.turn(Some(now)).unwrap();
+        assert!(server.next_event().is_none(), "bytes behind a request are no news of it");
+        assert_eq!(server.read_body(request), Reading::Wait);
+    }
+    assert!(world.bytes_unreceived(client) > flood - 128 * 1024, "the server read on");
+    world.client_reset(client);
+    while !matches!(server.next_event(), Some(Event::Readable(it)) if it == request) {
+        server.turn(None).unwrap();
+    }
+    assert_eq!(server.read_body(request), Reading::Disconnected);
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -418,6 +418,18 @@ impl World {
         }
     }
 
+    /// True when the server has ended its side, whether or not the client has read so far.
+    #[must_use]
+    pub fn server_has_ended(&self, client: ClientId) -> bool {
+        self.0.borrow().connections[client.0].server >= End::Shut
+    }
+
+    /// Bytes that the client has sent and the server has not received.
+    #[must_use]
+    pub fn bytes_unreceived(&self, client: ClientId) -> usize {
+        self.0.borrow().connections[client.0].to_server.len()
+    }
+
     /// End the client's writing side (FIN); it still reads.
     pub fn client_shutdown(&self, client: ClientId) {
         self.0.borrow_mut().connections[client.0].client = End::Shut;
@@ -629,8 +641,7 @@ impl Proactor for Simulated {
     }
 
     fn is_ready(&self) -> bool {
-        // What has completed is not known before `wait` has decided it.
-        false
+        !self.state.borrow().candidates().is_empty()
     }
 
     fn wait(

@@ -230,6 +230,8 @@ impl Connection {
         if result.is_err() {
             return self.die(shared);
         }
+        // Another send may follow at once, and has its own time.
+        self.waiting_since = shared.now;
         if self.output.length() <= HIGH_WATER_BYTES {
             self.wake_writer(shared);
         }
@@ -392,7 +394,8 @@ impl Connection {
     /// until when it stays usable.
     pub(super) fn idle_until<P>(&self, shared: &Shared<P>) -> Option<Instant> {
         let timeouts = &shared.config.timeouts;
-        let quiet = match self.waiting {
+        // Not what it waited for before this turn: a part of a head may have come.
+        let quiet = match self.waits_for() {
             Waiting::FirstRequest => timeouts.drain_first,
             Waiting::NextRequest => timeouts.drain_idle,
             _ => return None,
@@ -403,9 +406,11 @@ impl Connection {
 
     /// Close a connection on which nothing is under way, with a FIN.
     pub(super) fn close_idle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        shared.proactor.shutdown(self.stream);
-        self.ended = true;
-        self.die(shared);
+        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+            shared.proactor.shutdown(self.stream);
+            self.ended = true;
+            self.die(shared);
+        }
     }
 
     /// Reset the connection: what was sent of an answer must not look whole.
@@ -483,7 +488,10 @@ impl Connection {
     /// Go on with the input there is: a head, a body somebody waits for, a body nobody wants.
     fn proceed<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         if self.exchange.is_some() {
-            self.wake_reader(shared);
+            // What follows the request's end is for later.
+            if self.exchange_waits_for_body() {
+                self.wake_reader(shared);
+            }
         } else if self.http.response_ended() {
             self.answered(shared);
         } else {
@@ -635,8 +643,6 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
-            // One send may follow another, and the peer takes each in time.
-            self.waiting_since = shared.now;
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {
@@ -659,10 +665,14 @@ impl Connection {
     }
 
     /// While the application runs a receive stays armed, so that the peer's going is seen; but at
-    /// most one buffer is held back.
+    /// most one buffer is held back. An application that waits for the peer's going alone is told
+    /// of its end behind a few further requests too.
     fn wants_input(&self) -> bool {
         match (&self.exchange, self.stage) {
             (_, Stage::Lingering) | (None, _) => true,
+            (Some(exchange), _) if exchange.reading && exchange.body_told => {
+                self.input.rest().len() < READ_BYTES
+            }
             (Some(exchange), _) => exchange.reading || self.input.is_empty(),
         }
     }
@@ -708,7 +718,7 @@ impl Connection {
     fn waits_for(&self) -> Waiting {
         match (self.stage, &self.exchange) {
             (Stage::Dead | Stage::Closing, _) => Waiting::Ours,
-            _ if self.sending => Waiting::Write,
+            _ if self.sending || !self.output.is_empty() => Waiting::Write,
             (Stage::Lingering, _) => Waiting::Linger,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
                 (true, _) if self.input_ended => Waiting::HalfClose,
