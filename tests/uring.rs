@@ -344,10 +344,9 @@ fn a_dropped_ring_frees_its_address_at_once() {
     if !alone() {
         return;
     }
-    // An address that nobody else uses: a port of 127.0.0.1 may be taken by some client.
-    let first = TcpListener::bind((Ipv4Addr::new(127, 77, 0, 1), 0)).unwrap();
-    let address = first.local_addr().unwrap();
-    drop(first);
+    // An address that nobody else uses: below the ports that the kernel gives to clients, which may
+    // be taken on every address of the machine.
+    let address = SocketAddr::from((Ipv4Addr::new(127, 77, 0, 1), 20_077));
     for _ in 0..30 {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&address.into()).expect("the ring before this one is gone");

@@ -3,7 +3,7 @@
 //! The order of messages is the codec's business (`granian_uring::http1`): what it refuses becomes
 //! a `RuntimeError` in its words. Here messages are taken apart and put together.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
 use granian_uring::proactor::Payload;
@@ -34,6 +34,8 @@ pub struct Exchange {
     worker: Py<Worker>,
     id: RequestId,
     progress: AtomicU8,
+    /// The application was told `http.disconnect`: it owes no answer any more.
+    told_gone: AtomicBool,
     access: Option<Access>,
 }
 
@@ -53,7 +55,13 @@ impl Exchange {
             status: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
         });
-        Self { worker, id, progress: AtomicU8::new(FRESH), access }
+        Self {
+            worker,
+            id,
+            progress: AtomicU8::new(FRESH),
+            told_gone: AtomicBool::new(false),
+            access,
+        }
     }
 
     /// Look for what a [`Pending`] waits for.
@@ -62,7 +70,10 @@ impl Exchange {
         match wanted {
             Wanted::Message => match worker.with(|state| state.server.read_body(self.id))? {
                 Reading::Data { bytes, more } => Ok(Found::Message(request(py, &bytes, more)?)),
-                Reading::Disconnected => Ok(Found::Message(disconnect(py)?)),
+                Reading::Disconnected => {
+                    self.told_gone.store(true, Ordering::Relaxed);
+                    Ok(Found::Message(disconnect(py)?))
+                }
                 Reading::Wait => worker.wait_for(py, self.id, wanted).map(Found::Wait),
             },
             Wanted::Room => match worker.with(|state| state.server.room(self.id))? {
@@ -206,6 +217,7 @@ impl Exchange {
         Ok(match left {
             Left::Answered if progress == ENDED => None,
             Left::Answered => Some("gone"),
+            _ if self.told_gone.load(Ordering::Relaxed) => Some("gone"),
             Left::Refused => Some("refused"),
             Left::Aborted => Some("aborted"),
         })

@@ -37,8 +37,9 @@ const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 2048;
 /// Completions delivered by one `wait` at the most, so that the application gets its turn.
 const COMPLETIONS_PER_WAIT: usize = 256;
-/// Slots of the ring's file table: that many listeners. systemd itself passes far fewer.
-const LISTENERS: u32 = 256;
+/// Slots of the ring's file table: that many listeners. The kernel wants `RLIMIT_NOFILE` to be no
+/// lower.
+const LISTENERS: u32 = 64;
 /// Number of provided buffers (a power of two), and the bytes of each: 2 MiB, touched as used.
 const BUFFERS: u16 = 128;
 const BUFFER_BYTES: u32 = 16 * 1024;

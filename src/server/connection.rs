@@ -378,16 +378,13 @@ impl Connection {
 
     /// The application is done with the request under way, which it has not answered in full.
     pub(super) fn finish<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Left {
-        // Who was told that the peer is gone owes it no answer.
-        let told_gone = self.exchange.as_ref().is_some_and(|exchange| exchange.presumed_gone);
-        let left = if self.can_refuse() {
+        if self.can_refuse() {
             self.refuse(500, "Internal Server Error", shared);
             Left::Refused
         } else {
             self.abort(shared);
             Left::Aborted
-        };
-        if told_gone { Left::Answered } else { left }
+        }
     }
 
     /// Whether this connection is one of those that draining closes when they have been quiet, and
