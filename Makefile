@@ -95,7 +95,8 @@ wheel: venv ## a release wheel in dist/
 	@ls dist
 
 bench: build deps ## CPU per request beside Granian and uvicorn (needs wrk)
-	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" $(ARGS)
+	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" \
+		--ours "$(abspath $(VENV))/bin/granian-uring" $(ARGS)
 
 clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
