@@ -4,7 +4,6 @@ PYTHON ?=
 VENV ?= .venv
 APP ?= examples.hello:app
 ARGS ?=
-export SEED SEEDS
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -59,7 +58,8 @@ test-rust: toolchain ## the core: unit and integration tests
 	cargo test --locked --package granian-uring
 
 sim: toolchain ## simulate the server: SEED=7 tells what happens in one world, SEEDS=100000 tries many
-	cargo test --locked --package granian-uring --test simulation $(if $(SEEDS),--release) -- --nocapture
+	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) cargo test --locked \
+		--package granian-uring --test simulation $(if $(SEEDS),--release) -- --nocapture
 
 test-python: build deps ## the server process, its loop and its command line
 	$(VENV)/bin/python -m pytest tests/python
