@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "environment and descriptor flags are process-wide C state")]
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::RawFd;
 
 /// The first passed descriptor, `SD_LISTEN_FDS_START` of `sd_listen_fds(3)`.
@@ -117,6 +118,23 @@ pub fn parse(
     environment: impl Fn(&str) -> Option<String>,
     pid: u32,
 ) -> Result<Activation, ActivationError> {
+    let numbers = passed_numbers(&environment, pid)?;
+    let Some(names) = environment("LISTEN_FDNAMES") else {
+        return Ok(Activation { fds: numbers.map(|fd| PassedFd { fd, name: None }).collect() });
+    };
+    let names: Vec<&str> = names.split(':').collect();
+    if names.len() != numbers.len() {
+        return Err(ActivationError::NameCount { names: names.len(), fds: numbers.len() });
+    }
+    let fds = numbers.zip(names).map(|(fd, name)| PassedFd { fd, name: Some(name.to_owned()) });
+    Ok(Activation { fds: fds.collect() })
+}
+
+/// Which descriptors were passed to the process `pid`.
+fn passed_numbers(
+    environment: impl Fn(&str) -> Option<String>,
+    pid: u32,
+) -> Result<Range<RawFd>, ActivationError> {
     let listen_pid = environment("LISTEN_PID").ok_or(ActivationError::Absent("LISTEN_PID"))?;
     let count = environment("LISTEN_FDS").ok_or(ActivationError::Absent("LISTEN_FDS"))?;
 
@@ -133,17 +151,7 @@ pub fn parse(
         Some(count) if count <= COUNT_LIMIT => count,
         _ => return Err(ActivationError::InvalidCount(count)),
     };
-    let numbers = FIRST_FD..FIRST_FD + count;
-
-    let Some(names) = environment("LISTEN_FDNAMES") else {
-        return Ok(Activation { fds: numbers.map(|fd| PassedFd { fd, name: None }).collect() });
-    };
-    let names: Vec<&str> = names.split(':').collect();
-    if names.len() != numbers.len() {
-        return Err(ActivationError::NameCount { names: names.len(), fds: numbers.len() });
-    }
-    let fds = numbers.zip(names).map(|(fd, name)| PassedFd { fd, name: Some(name.to_owned()) });
-    Ok(Activation { fds: fds.collect() })
+    Ok(FIRST_FD..FIRST_FD + count)
 }
 
 /// [`parse`] of this process's environment; then the variables are gone (also after an error), and
@@ -157,14 +165,15 @@ pub fn parse(
 pub unsafe fn take() -> Result<Activation, ActivationError> {
     let environment =
         |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
-    let activation = parse(environment, std::process::id());
+    let pid = std::process::id();
+    let activation = parse(environment, pid);
+    // Also when only the names are wrong.
+    let numbers = passed_numbers(environment, pid);
     for variable in VARIABLES {
         // SAFETY: the caller promises that no other thread uses the environment.
         unsafe { std::env::remove_var(variable) };
     }
-    for passed in activation.iter().flat_map(|activation| &activation.fds) {
-        set_close_on_exec(passed.fd);
-    }
+    numbers.into_iter().flatten().for_each(set_close_on_exec);
     activation
 }
 

@@ -42,14 +42,14 @@ impl Default for Config {
 /// How long each stage of a connection may last.
 #[derive(Clone, Debug)]
 pub struct Timeouts {
-    /// From the accept, or from the first byte of a further request, to the end of its head; then
-    /// 408 (RFC 9110 §15.5.9), or a close if not a byte came.
+    /// From the accept to the first byte, and from that of any request to the end of its head; then
+    /// a close, or 408 (RFC 9110 §15.5.9) if a byte came.
     pub head: Duration,
     /// Between two requests of a connection; then it is closed.
     pub keep_alive: Duration,
     /// Without a byte of a body that the application waits for; then 408.
     pub body: Duration,
-    /// Without a byte taken by a peer for whom there is an answer; then the connection is cut.
+    /// Without a byte acknowledged by a peer for whom there is an answer; then the connection is cut.
     pub write: Duration,
     /// From our last byte to the peer's: a close while the peer still sends would destroy what it
     /// has not read yet (RFC 9112 §9.6).
@@ -61,9 +61,12 @@ pub struct Timeouts {
     /// While draining: how long a connection on which a request was answered stays usable at
     /// least. The next request of a busy client comes within milliseconds.
     pub drain_idle: Duration,
-    /// While draining: how long a connection may take until its first request. Whoever connects is
-    /// about to ask.
+    /// While draining: how long a connection may take until its first request, and any to the end
+    /// of a head. Whoever connects is about to ask.
     pub drain_first: Duration,
+    /// While draining: without a byte taken by a peer for whom there is an answer. The restart waits
+    /// for it.
+    pub drain_write: Duration,
     /// While draining: how long the peer may take to close after our last byte.
     pub drain_linger: Duration,
 }
@@ -79,6 +82,7 @@ impl Default for Timeouts {
             half_close: Duration::from_secs(1),
             drain_idle: Duration::from_millis(100),
             drain_first: Duration::from_secs(1),
+            drain_write: Duration::from_secs(5),
             drain_linger: Duration::from_millis(500),
         }
     }

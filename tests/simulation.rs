@@ -41,6 +41,7 @@ fn timeouts() -> Timeouts {
         half_close: Duration::from_secs(1),
         drain_idle: Duration::from_millis(100),
         drain_first: Duration::from_secs(1),
+        drain_write: Duration::from_secs(1),
         drain_linger: Duration::from_millis(1500),
     }
 }

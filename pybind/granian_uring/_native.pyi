@@ -56,6 +56,8 @@ class Exchange:
         """ASGI's `receive`."""
     def send(self, message: dict[str, Any], /) -> Awaitable[None]:
         """ASGI's `send`. The message takes effect at once; awaiting it waits for the peer."""
+    def task_ended(self, _task: Task[Any]) -> None:
+        """The task of this request has ended, however that came."""
     def finish(self) -> str | None:
         """The application is done with this request.
 
@@ -118,6 +120,8 @@ class Worker:
     @property
     def tasks(self) -> list[Task[Any]]:
         """The tasks of requests that the application is working on."""
+    def abandon(self) -> None:
+        """In a forked child: lets go of what is the parent's."""
     def close(self) -> None:
         """Gives the ring back, in order: nothing is accepted or answered after this."""
 

@@ -14,6 +14,8 @@ __all__ = ["ExitGuard"]
 
 logger = logging.getLogger("granian")
 
+_TELL_SECONDS = 1.0
+
 
 class ExitGuard:
     """Ends the process with `code` when the time given to `start` is over."""
@@ -33,14 +35,21 @@ class ExitGuard:
 
     def _wait(self, deadline: float) -> None:
         time.sleep(max(deadline - time.monotonic(), 0))
-        names = [
-            thread.name
-            for thread in threading.enumerate()
-            if not thread.daemon and thread is not threading.main_thread()
-        ]
-        what = f"threads still run: {', '.join(names)}" if names else "the main thread hangs"
-        logger.error("the time to stop is over, and %s; ending the process", what)
-        if not names:
-            faulthandler.dump_traceback(all_threads=True)
-        logging.shutdown()
+        # Apart, because what hangs may hold a lock of the log, or be a log that nobody reads.
+        teller = threading.Thread(target=_tell, name="exit-guard-log", daemon=True)
+        teller.start()
+        teller.join(_TELL_SECONDS)
         os._exit(self.code)
+
+
+def _tell() -> None:
+    names = [
+        thread.name
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
+    what = f"threads still run: {', '.join(names)}" if names else "the main thread is not done"
+    logger.error("the time to stop is over, and %s; ending the process", what)
+    if not names:
+        faulthandler.dump_traceback(all_threads=True)
+    logging.shutdown()

@@ -51,11 +51,11 @@ class Lifespan:
         if answer is not None:
             self._check(answer, "shutdown")
 
-    async def cancel(self) -> None:
-        """Ends the application's part, whatever it is doing."""
+    async def cancel(self, seconds: float) -> None:
+        """Ends the application's part, whatever it is doing; gives up after that many seconds."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=1)
+            await asyncio.wait([self._task], timeout=seconds)
 
     async def _exchange(self, kind: str) -> Message | None:
         """The answer to a message; None when the application ended without one."""

@@ -65,8 +65,13 @@ def configure(
     access_logger.disabled = not access
 
 
-def is_journal(stream: TextIO) -> bool:
-    """True when `stream` leads to the journal: `JOURNAL_STREAM` is its device and inode."""
+def is_journal(stream: TextIO | None) -> bool:
+    """True when `stream` leads to the journal: `JOURNAL_STREAM` is its device and inode.
+
+    None is what `sys` has for a stream that was closed before the program started.
+    """
+    if stream is None:
+        return False
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -82,7 +87,7 @@ def _defaults(enabled: bool, level: str, access: bool) -> dict[str, Any]:
             "stream": f"ext://sys.{stream}",
         }
 
-    def formatter(stream: TextIO, plain: dict[str, Any]) -> dict[str, Any]:
+    def formatter(stream: TextIO | None, plain: dict[str, Any]) -> dict[str, Any]:
         return {"()": JournalFormatter} if is_journal(stream) else plain
 
     return {

@@ -17,7 +17,7 @@ import signal
 import sys
 import types
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from granian_uring import _native, loader, logs
 from granian_uring.config import Settings
@@ -39,6 +39,7 @@ _MANAGER_VARIABLES = (
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
 )
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Descriptors that are not connections: standard streams, ring, epoll, listeners, what the
 # application opens. The rest of RLIMIT_NOFILE is for connections.
 _RESERVED_FDS = 256
@@ -56,6 +57,8 @@ def run(settings: Settings) -> int:
     Raises `OperatorError` and `ApplicationError` for what keeps the server from starting.
     """
     faulthandler.enable()
+    # Until the loop takes the signal over: an import takes its time.
+    signal.signal(signal.SIGHUP, lambda *_: _refuse_reload())
     # Before anything can start a thread, and before the application can see the variables.
     activation = _native.take_activation()
     notifier = _native.take_notifier()
@@ -101,6 +104,10 @@ def run(settings: Settings) -> int:
     return service.run(listeners.addresses)
 
 
+def _refuse_reload() -> None:
+    logger.warning("SIGHUP: reload is not there yet; use systemctl restart")
+
+
 def _raise_descriptor_limit() -> int:
     """Raises the soft limit of open files to the hard one (systemd gives 1024); returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -134,6 +141,8 @@ class _Service:
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._interrupts = 0
+        self._is_child = False
+        self._signal_mask: set[int | signal.Signals] = set()
         self._guard = ExitGuard()
         self._cut = False
         # A task that need not wait never touches the loop, where Python can do that (3.12).
@@ -154,9 +163,14 @@ class _Service:
     def run(self, addresses: list[str]) -> int:
         """Runs the loop until the server has stopped; returns the exit code."""
         asyncio.set_event_loop(self._loop)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork,
+            after_in_child=self._in_child,
+        )
         if self._notifier.watchdog_seconds is not None:
             self._worker.start_watchdog(self._notifier)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, number)
         # These also act when the loop hangs; the loop still hears of the signal as above.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -181,6 +195,8 @@ class _Service:
                 await _pause()
             await self._application(scope, exchange.receive, exchange.send)
         except (KeyboardInterrupt, SystemExit) as error:
+            if self._is_child:
+                _leave_child(error)
             # Not raised again: asyncio would report it as never retrieved from this task.
             exchange.finish()
             self._leave(error)
@@ -215,8 +231,9 @@ class _Service:
             stop.cancel()
             if not startup.done():
                 logger.info("told to stop before the application had started")
+                self._tell(lambda: self._notifier.stopping("stopping", self._stop_seconds))
                 startup.cancel()
-                await self._lifespan.cancel()
+                await self._lifespan.cancel(_TASKS_SECONDS)
                 return False
             try:
                 startup.result()
@@ -259,7 +276,7 @@ class _Service:
             )
             for task in self._worker.tasks:
                 task.cancel()
-            await _wait(self._drained, 1.0)
+            await _wait(self._drained, _TASKS_SECONDS)
         if self._lifespan is not None:
             try:
                 await asyncio.wait_for(self._lifespan.shutdown(), _SHUTDOWN_SECONDS)
@@ -269,12 +286,18 @@ class _Service:
                 logger.error(
                     "the application's lifespan shutdown took more than %g s", _SHUTDOWN_SECONDS
                 )
-            await self._lifespan.cancel()
+            await self._lifespan.cancel(_TASKS_SECONDS)
 
     @property
     def _stop_seconds(self) -> float:
         """How long the way out may take, from the wish to stop to the end of the process."""
-        return self._settings.graceful_timeout + _SHUTDOWN_SECONDS + _THREADS_SECONDS
+        # Tasks are cancelled at the end of the drain, of the lifespan, and of the loop.
+        return (
+            self._settings.graceful_timeout
+            + _SHUTDOWN_SECONDS
+            + 3 * _TASKS_SECONDS
+            + _THREADS_SECONDS
+        )
 
     async def _clean_up(self) -> None:
         """Ends what the application left behind, as `asyncio.run` does."""
@@ -293,14 +316,15 @@ class _Service:
         SystemExit and KeyboardInterrupt leave `run_forever` from wherever they are raised, and so
         does `loop.stop()`. They are taken as the wish to stop, with their exit code.
         """
-        task = self._loop.create_task(work)
+        # Not by the loop: the application may have given it a factory of its own.
+        task = asyncio.Task(work, loop=self._loop)
         while True:
             try:
                 return self._loop.run_until_complete(task)
             except (KeyboardInterrupt, SystemExit) as error:
                 self._leave(error)
-            except RuntimeError:
-                if task.done():
+            except RuntimeError as error:
+                if task.done() or "stopped before Future completed" not in str(error):
                     raise
                 logger.error("the application stopped the event loop: stopping")
                 self._stop.set()
@@ -311,16 +335,32 @@ class _Service:
         """Begins to stop, because the application's code raised the wish to."""
         if isinstance(wish, KeyboardInterrupt):
             logger.error("KeyboardInterrupt in the application: stopping")
-            self._guard.code = int(ExitCode.INTERRUPTED)
         else:
-            code = wish.code
-            logger.error("the application called sys.exit(%r): stopping", code)
-            self._guard.code = code if isinstance(code, int) else int(code is not None)
+            logger.error("the application called sys.exit(%r): stopping", wish.code)
+        self._guard.code = _exit_code(wish)
         self._stop.set()
+
+    def _before_fork(self) -> None:
+        # A signal for a new child must not be taken with our handlers, and be lost.
+        self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def _after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._signal_mask)
+
+    def _in_child(self) -> None:
+        """In a process that the application forked: the loop, the ring and the signals are ours."""
+        self._is_child = True
+        signal.set_wakeup_fd(-1)
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with contextlib.suppress(RuntimeError):
+            self._worker.abandon()
+        self._after_fork()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
-            logger.warning("SIGHUP: reload is not there yet; use systemctl restart")
+            _refuse_reload()
         elif not self._stop.is_set():
             logger.info("%s: stopping", signal.Signals(number).name)
             self._stop.set()
@@ -382,6 +422,19 @@ _CONSEQUENCES = {
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
 }
+
+
+def _exit_code(wish: KeyboardInterrupt | SystemExit) -> int:
+    if isinstance(wish, KeyboardInterrupt):
+        return int(ExitCode.INTERRUPTED)
+    return wish.code if isinstance(wish.code, int) else int(wish.code is not None)
+
+
+def _leave_child(wish: KeyboardInterrupt | SystemExit) -> NoReturn:
+    """Ends a forked child, without the way out that would undo what belongs to its parent."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_exit_code(wish))
 
 
 @types.coroutine

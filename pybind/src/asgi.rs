@@ -4,6 +4,7 @@
 //! a `RuntimeError` in its words. Here messages are taken apart and put together.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use granian_uring::proactor::Payload;
@@ -41,7 +42,8 @@ pub struct Exchange {
 
 /// What the access log wants to know.
 struct Access {
-    scope: Py<PyDict>,
+    /// Until it is logged: an application may keep us in its scope, and that circle would last.
+    scope: Mutex<Option<Py<PyDict>>>,
     begun: Instant,
     status: AtomicU16,
     body_bytes: AtomicU64,
@@ -50,7 +52,7 @@ struct Access {
 impl Exchange {
     pub fn new(worker: Py<Worker>, id: RequestId, logged: Option<Py<PyDict>>) -> Self {
         let access = logged.map(|scope| Access {
-            scope,
+            scope: Mutex::new(Some(scope)),
             begun: Instant::now(),
             status: AtomicU16::new(0),
             body_bytes: AtomicU64::new(0),
@@ -151,10 +153,12 @@ impl Exchange {
     fn log(&self, py: Python<'_>) -> PyResult<()> {
         let Some(access) = &self.access else { return Ok(()) };
         let Some(log) = &self.worker.get().hosting(py)?.access_log else { return Ok(()) };
+        let scope = access.scope.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(scope) = scope else { return Ok(()) };
         let status = access.status.load(Ordering::Relaxed);
         let body_bytes = access.body_bytes.load(Ordering::Relaxed);
         let seconds = access.begun.elapsed().as_secs_f64();
-        log.call1(py, (&access.scope, status, body_bytes, seconds))?;
+        log.call1(py, (scope, status, body_bytes, seconds))?;
         Ok(())
     }
 }
@@ -196,6 +200,15 @@ impl Exchange {
                 "unknown message type {other:?}: expected http.response.start or \
                  http.response.body"
             ))),
+        }
+    }
+
+    /// The task of this request has ended; if nobody called `finish`, its coroutine never ran to
+    /// its end.
+    fn task_ended(&self, _task: &Bound<'_, PyAny>) {
+        if !self.is_finished() {
+            self.progress.store(FINISHED, Ordering::Relaxed);
+            self.worker.get().finish_unstarted(self.id);
         }
     }
 

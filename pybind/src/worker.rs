@@ -204,7 +204,7 @@ impl Worker {
         let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         // From here on its end is the request's, however that comes.
         let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
-        let pauses = tasks != Tasks::Eager;
+        let pauses = tasks == Tasks::Plain;
         let coroutine = hosting.serve.bind(py).call1((scope, &exchange, pauses))?;
         if pauses {
             // To its pause: a coroutine that has begun cannot be thrown away unnoticed, as one
@@ -213,6 +213,11 @@ impl Worker {
         }
         let task = this.start_task(py, coroutine, tasks)?;
         if !exchange.get().is_finished() {
+            if tasks == Tasks::Factory {
+                // What the factory wrapped around our coroutine may end without having run it.
+                let ended = exchange.getattr(intern!(py, "task_ended"))?;
+                task.call_method1(intern!(py, "add_done_callback"), (ended,))?;
+            }
             this.with(|state| state.tasks.insert(id, task.unbind()))?;
         }
         Ok(())
@@ -447,6 +452,12 @@ impl Worker {
     #[getter]
     fn tasks(&self, py: Python<'_>) -> PyResult<Vec<Py<PyAny>>> {
         self.with(|state| state.tasks.values().map(|task| task.clone_ref(py)).collect())
+    }
+
+    /// In a forked child: the ring is the parent's, and its memory is not there (`dontfork`).
+    fn abandon(&self) -> PyResult<()> {
+        std::mem::forget(self.state.with(Option::take)?);
+        Ok(())
     }
 
     /// Give the ring back, in order: nothing is accepted or answered after this.

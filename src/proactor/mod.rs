@@ -249,7 +249,8 @@ pub trait Proactor {
     /// Send all of `data`. Completes with [`Completion::Sent`].
     fn send(&mut self, stream: StreamId, data: Outgoing);
 
-    /// How many bytes of the send under way the kernel has taken; 0 when there is none.
+    /// How many bytes of the send under way have reached the peer, as far as the kernel knows; 0 when
+    /// there is none.
     fn sent_so_far(&self, stream: StreamId) -> usize;
 
     /// Watch for the peer's going while no receive is armed. Completes with [`Completion::HungUp`].

@@ -33,6 +33,8 @@ use crate::listener::Address;
 /// Entries of the submission queue. When a turn produces more, they are submitted in several
 /// calls. 256 entries of 64 bytes count 16 KiB against `RLIMIT_MEMLOCK`.
 const SUBMISSIONS: u32 = 256;
+/// How often a full submission queue is handed over before the kernel is taken for broken.
+const SUBMIT_TRIES: usize = 10_000;
 /// Entries of the completion queue, 16 bytes each. More completions than that wait in the kernel.
 const COMPLETIONS: u32 = 2048;
 /// Completions delivered by one `wait` at the most, so that the application gets its turn.
@@ -318,16 +320,17 @@ impl Uring {
     fn push(&mut self, entry: squeue::Entry, kind: Kind, index: u32) {
         let entry = entry.user_data(kind.tag(index));
         self.in_flight += 1;
-        loop {
+        for _ in 0..SUBMIT_TRIES {
             // SAFETY: whatever the entry points to lives until its completion: see the head of
             // this file; the slots keep it.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // The queue is full: hand it over and go on. An error here is met again by `wait`,
-            // which can report it; the kernel consumes entries even when it has to refuse them.
+            // The queue is full: hand it over. The kernel consumes entries even where it has to
+            // refuse them, so this makes room, unless memory is short for the moment.
             let _ = self.enter(0, Some(Duration::ZERO));
         }
+        panic!("the kernel takes no more entries: the ring is of no use");
     }
 
     fn push_accept(&mut self, listener: ListenerId, dont_wait: bool) {
@@ -655,7 +658,8 @@ impl Proactor for Uring {
     }
 
     fn sent_so_far(&self, stream: StreamId) -> usize {
-        self.streams[stream.index()].sending.as_ref().map_or(0, |sending| sending.sent)
+        let sending = self.streams[stream.index()].sending.as_ref();
+        sending.map_or(0, |sending| sending.sent.saturating_sub(unacknowledged(stream)))
     }
 
     fn watch_hang_up(&mut self, stream: StreamId) {
@@ -943,6 +947,14 @@ fn is_readable(fd: RawFd) -> bool {
     let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd that outlives the call.
     unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
+}
+
+/// Bytes in the socket's send queue that the peer has not acknowledged, tcp(7) and unix(7).
+fn unacknowledged(stream: StreamId) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int, to a variable that outlives the call.
+    unsafe { libc::ioctl(fd_of(stream), libc::TIOCOUTQ, &raw mut bytes) };
+    usize::try_from(bytes).unwrap_or(0)
 }
 
 fn fd_of(stream: StreamId) -> RawFd {

@@ -16,8 +16,8 @@ use super::connection::Connection;
 use super::{Event, Server};
 use crate::proactor::{Accepted, ListenerId, Operation, Proactor};
 
-/// How long accepting rests after the machine refused an fd or memory. The connection stays in the
-/// listener's queue meanwhile.
+/// How long accepting rests after an error that would come again: no fd, no memory, a listener that
+/// is none any more. Whoever connects stays in the queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A shortage is told at most this often: it may last, and the log is not to fill the disk as well.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ impl<P: Proactor> Server<P> {
         acceptor.state = if sweeping && over { State::Stopped } else { State::Idle };
         match result {
             Ok(accepted) => self.open_connection(accepted),
-            Err(error) if is_shortage(&error) => {
+            Err(error) if !is_passing(&error) => {
                 let now = self.shared.now;
                 self.accept_paused_until = Some(now + PAUSE);
                 if self.shortage_told.is_none_or(|told| now >= told + TELL_EVERY) {
@@ -117,7 +117,6 @@ impl<P: Proactor> Server<P> {
                     self.shared.events.push_back(Event::AcceptFailed(error));
                 }
             }
-            // Cancelled, nobody there, or a client that left while it was in the queue.
             Err(_) => {}
         }
     }
@@ -164,11 +163,26 @@ impl<P: Proactor> Server<P> {
 /// Nobody waits, or nobody can be taken. Any other error is of one client that left while it was in
 /// the queue, `accept(2)`; others may wait behind it.
 fn ends_sweep(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || is_shortage(error)
+    error.kind() == io::ErrorKind::WouldBlock || !is_passing(error)
 }
 
-/// The machine has no fd or memory for one more connection, `accept(2)`.
-fn is_shortage(error: &io::Error) -> bool {
-    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-    error.raw_os_error().is_some_and(|code| shortages.contains(&code))
+/// An error of one client or of a moment, `accept(2)`: cancelled, nobody there, or a client that left
+/// while it was in the queue. Every other would come again at once.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [
+        libc::ECANCELED,
+        libc::EAGAIN,
+        libc::EINTR,
+        libc::ECONNABORTED,
+        libc::ENETDOWN,
+        libc::EPROTO,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ];
+    error.kind() == io::ErrorKind::WouldBlock
+        || error.raw_os_error().is_some_and(|code| passing.contains(&code))
 }

@@ -12,7 +12,7 @@
 
 use std::io;
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
@@ -263,8 +263,7 @@ impl Connection {
         self.touch(shared);
         // What this turn has brought so far may have ended the wait.
         self.update_waiting(shared.now);
-        let Some(limit) = self.limit(shared) else { return };
-        if self.waiting_since + limit > shared.now {
+        if self.due(shared).is_none_or(|due| due > shared.now) {
             return;
         }
         match self.waiting {
@@ -704,8 +703,7 @@ impl Connection {
 
     fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.update_waiting(shared.now);
-        let Some(limit) = self.limit(shared) else { return };
-        let deadline = self.waiting_since + limit;
+        let Some(deadline) = self.due(shared) else { return };
         if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
             let up = shared.timers.schedule((self.stream, self.number), deadline);
             self.scheduled = Some(up);
@@ -729,18 +727,29 @@ impl Connection {
         }
     }
 
-    fn limit<P>(&self, shared: &Shared<P>) -> Option<Duration> {
+    /// When to look after what is waited for. A restart waits while draining, so nobody may hold it
+    /// up by doing nothing.
+    fn due<P>(&self, shared: &Shared<P>) -> Option<Instant> {
         let timeouts = &shared.config.timeouts;
-        match self.waiting {
-            Waiting::Ours => None,
-            Waiting::FirstRequest | Waiting::Head => Some(timeouts.head),
-            Waiting::NextRequest => Some(timeouts.keep_alive),
-            Waiting::Body => Some(timeouts.body),
-            Waiting::Write => Some(timeouts.write),
-            Waiting::Linger if shared.draining_since.is_some() => Some(timeouts.drain_linger),
-            Waiting::Linger => Some(timeouts.linger),
-            Waiting::HalfClose => Some(timeouts.half_close),
-        }
+        let usual = match self.waiting {
+            Waiting::Ours => return None,
+            Waiting::FirstRequest | Waiting::Head => timeouts.head,
+            Waiting::NextRequest => timeouts.keep_alive,
+            Waiting::Body => timeouts.body,
+            Waiting::Write => timeouts.write,
+            Waiting::Linger => timeouts.linger,
+            Waiting::HalfClose => timeouts.half_close,
+        };
+        let due = self.waiting_since + usual;
+        let draining = match self.waiting {
+            Waiting::Head => timeouts.drain_first,
+            Waiting::Body if self.exchange.is_none() => timeouts.drain_linger,
+            Waiting::Write => timeouts.drain_write,
+            Waiting::Linger => timeouts.drain_linger,
+            _ => return Some(due),
+        };
+        let drained = shared.draining_since.map(|since| since.max(self.waiting_since) + draining);
+        Some(drained.map_or(due, |drained| drained.min(due)))
     }
 }
 
