@@ -22,8 +22,10 @@ def new_seed() -> int:
 
 def holdings(server: Server) -> dict[str, Any]:
     """What the process holds: its fds, and what the application sees from within."""
+    # Before the look from within, whose own connection would count until it is closed.
+    descriptors = server.descriptors()
     found: dict[str, Any] = server.get("/inside").json()
-    found["descriptors"] = server.descriptors()
+    found["descriptors"] = descriptors
     return found
 
 
@@ -33,6 +35,7 @@ def settled(server: Server, base: dict[str, Any], seconds: float = 5.0) -> None:
     A close is told to the server by nobody but the kernel, so there is no event to wait for.
     """
     deadline = time.monotonic() + seconds
+    time.sleep(0.02)
     while any((found := holdings(server))[what] > base[what] for what in base):
         assert time.monotonic() < deadline, f"before {base}, now {found}\n{server.log.text[-3000:]}"
         time.sleep(0.02)
