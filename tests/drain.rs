@@ -1,14 +1,18 @@
-//! The drain: a worker that shares its listener with another one stops, and no client is lost.
+//! The drain: a server that shares its listener with another one stops, and no client is lost.
 //!
-//! To stop: arm no further accept; cancel the armed one; wait for its completion and serve the
-//! connection that may come with it; then sweep with `try_accept` until nobody waits; leave when
-//! everybody who came is served. The sweep is for the client whose arrival woke this worker: the
-//! kernel wakes nobody else for it, so that it would wait for ever beside an idle sibling.
+//! The protocol is that of `src/server/accept.rs`, run by the real [`Server`]: cancel the accept,
+//! serve who came with it, sweep, leave when everybody who came is answered. The sweep is for the
+//! client whose arrival woke this server: the kernel wakes nobody else for it, so that it would
+//! wait for ever beside an idle sibling.
 //!
-//! [`fifty_thousand_clients_over_twenty_drains`] runs the protocol with processes that have one
-//! ring each; [`a_client_that_woke_the_leaving_worker_is_not_stranded`] has the one hard moment by
-//! itself. The ignored tests are their negative controls: the same without the protocol's steps,
-//! where clients are lost (`cargo test --test drain -- --ignored control`).
+//! [`fifty_thousand_clients_over_twenty_drains`] has processes of one ring each, and asks for a
+//! whole answer each time; [`a_client_that_woke_the_leaving_server_is_not_stranded`] has the one
+//! hard moment by itself; [`a_simulated_drain_serves_or_leaves_in_the_queue`] has all its orders of
+//! events. The ignored tests are negative controls: the same without steps of the protocol, where
+//! clients are lost (`cargo test --test drain -- --ignored control`).
+//!
+//! Not here: what becomes of requests and idle connections in a drain (`simulation.rs`), and the
+//! drain of a whole service (`systemd`).
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -24,117 +28,78 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
+use granian_uring::config::Config;
 use granian_uring::proactor::simulated::{Random, Sight, Simulated, World};
 use granian_uring::proactor::uring::Uring;
-use granian_uring::proactor::{Completion, ListenerId, Operation, Outgoing, Proactor, StreamId};
+use granian_uring::proactor::{ListenerId, Proactor};
+use granian_uring::server::{Body, Event, RequestId, Server};
 use socket2::SockRef;
 
 /// A client without an answer for that long is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads that connect, one client after the other.
 const CLIENT_THREADS: usize = 8;
-/// A process that leaves out a step of the protocol: for the negative controls.
-const CARELESS: &str = "DRAIN_WITHOUT_REAPING";
+/// A process that exits instead of draining: for the negative control.
+const CARELESS: &str = "DRAIN_NOT_AT_ALL";
 const OLD_KERNEL: &str = "DRAIN_WITHOUT_ACCEPT_DONTWAIT";
 
-/// Where a worker is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    Cancelling,
-    Sweeping,
-    Swept,
-}
-
-/// A server of one byte: what a client sends comes back, and the connection is closed.
+/// A server whose application answers every request with the target that was asked for.
 struct Worker<P> {
-    proactor: P,
-    listener: ListenerId,
-    phase: Phase,
-    accepting: bool,
-    open: usize,
-    served: usize,
-    /// Connections that came with the cancelled accept, and with the sweep.
-    late: usize,
-    swept: usize,
+    server: Server<P>,
+    answered: usize,
+    drained: bool,
 }
 
 impl<P: Proactor> Worker<P> {
-    fn new(mut proactor: P, listener: OwnedFd) -> Self {
-        let listener = proactor.register_listener(listener).unwrap();
-        proactor.accept(listener);
-        let phase = Phase::Serving;
-        Self { proactor, listener, phase, accepting: true, open: 0, served: 0, late: 0, swept: 0 }
+    fn new(proactor: P, listener: OwnedFd) -> Self {
+        let mut server = Server::new(proactor, Config::default());
+        server.add_listener(listener).unwrap();
+        server.start_accepting();
+        Self { server, answered: 0, drained: false }
     }
 
-    fn stop(&mut self) {
-        assert_eq!(self.phase, Phase::Serving);
-        self.phase = Phase::Cancelling;
-        if self.accepting {
-            self.proactor.cancel(Operation::Accept(self.listener));
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        self.phase == Phase::Swept && self.open == 0
-    }
-
-    /// True when a watched fd became readable.
-    fn turn(&mut self, deadline: Option<Instant>) -> bool {
-        let mut completions = Vec::new();
-        self.proactor.wait(deadline, &mut completions).unwrap();
-        let mut told = false;
-        for completion in completions {
-            match completion {
-                Completion::Accepted { result, .. } => self.accepted(result.map(|it| it.stream)),
-                Completion::Received { stream, result } => match result {
-                    Ok(lease) if lease.length() > 0 => {
-                        let mut data = Outgoing::default();
-                        data.append(self.proactor.bytes(&lease));
-                        self.proactor.send(stream, data);
-                    }
-                    _ => self.proactor.close(stream),
-                },
-                Completion::Sent { stream, result, .. } => {
-                    self.served += usize::from(result.is_ok());
-                    self.proactor.close(stream);
-                }
-                Completion::Closed { .. } => self.open -= 1,
-                Completion::HungUp { .. } => unreachable!("no watch was armed"),
-                Completion::Readable { .. } => told = true,
+    fn turn(&mut self, deadline: Option<Instant>) {
+        self.server.turn(deadline).unwrap();
+        while let Some(event) = self.server.next_event() {
+            match event {
+                Event::Request(request) => self.answer(request),
+                Event::Drained => self.drained = true,
+                event => panic!("{event:?}"),
             }
         }
-        if !self.accepting {
-            self.accept_again();
-        }
-        told
     }
 
-    fn accepted(&mut self, result: io::Result<StreamId>) {
-        self.accepting = false;
-        match result {
-            Ok(stream) => {
-                self.open += 1;
-                self.late += usize::from(self.phase == Phase::Cancelling);
-                self.swept += usize::from(self.phase == Phase::Sweeping);
-                self.proactor.receive(stream);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.phase = Phase::Swept,
-            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ECANCELED), "{error}"),
+    fn answer(&mut self, request: RequestId) {
+        // Without a request the client has lost its patience, and counts it itself.
+        if let Some(asked) = self.server.take_request(request) {
+            let target = asked.head.target();
+            let length = target.len().to_string();
+            let headers = [(b"content-length".as_slice(), length.as_bytes())];
+            self.server.start_response(request, 200, headers.into_iter()).unwrap();
+            self.server.send_body(request, Body::Copied(target), false).unwrap();
+            self.answered += 1;
         }
+        self.server.finish(request);
     }
+}
 
-    fn accept_again(&mut self) {
-        match self.phase {
-            Phase::Serving => self.proactor.accept(self.listener),
-            Phase::Cancelling | Phase::Sweeping => {
-                self.phase = Phase::Sweeping;
-                self.proactor.try_accept(self.listener);
-            }
-            Phase::Swept => return,
+fn ask(target: &str, connection: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: {connection}\r\n\r\n")
+}
+
+/// Read the answer to [`ask`], which must be whole; what follows it stays in the reader.
+fn read_answer(reader: &mut impl BufRead, target: &str) -> io::Result<()> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.accepting = true;
     }
+    let mut body = vec![0; target.len()];
+    reader.read_exact(&mut body)?;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(body, target.as_bytes(), "the answer to another request: {head}");
+    Ok(())
 }
 
 fn ring() -> Uring {
@@ -152,20 +117,25 @@ fn worker() {
     let mut control = UnixStream::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
     let listener = io::stdin().as_fd().try_clone_to_owned().unwrap();
     let mut worker = Worker::new(ring(), listener);
-    worker.proactor.watch(control.as_raw_fd());
+    worker.server.watch(control.as_raw_fd());
     worker.turn(Some(Instant::now()));
     writeln!(control, "ready").unwrap();
-    while !worker.turn(None) {}
+    while worker.server.take_watched().is_none() {
+        worker.turn(None);
+    }
     if env::var_os(CARELESS).is_some() {
         return;
     }
-    worker.stop();
-    while !worker.is_finished() {
+    let before = worker.answered;
+    // After the flush an accept is armed for certain, and under load it still takes a client.
+    worker.server.flush();
+    worker.server.drain();
+    while !worker.drained {
         worker.turn(None);
     }
-    let Worker { served, late, swept, proactor, .. } = worker;
-    drop(proactor);
-    write!(control, "{served} {late} {swept}").unwrap();
+    let Worker { server, answered, .. } = worker;
+    drop(server);
+    write!(control, "{answered} {}", answered - before).unwrap();
 }
 
 /// A worker process, seen from its parent. It stops when `control` is closed, so it does not
@@ -191,34 +161,38 @@ impl Process {
         process
     }
 
-    /// Let it drain and exit; how many it served, and of these came late and by the sweep.
-    fn stop(mut self) -> [usize; 3] {
+    /// Let it drain and exit; how many it answered, and how many of these while it drained.
+    fn stop(mut self) -> [usize; 2] {
         self.control.get_ref().shutdown(Shutdown::Write).unwrap();
         let mut report = String::new();
         self.control.read_to_string(&mut report).unwrap();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "{status}: {report}");
         let mut numbers = report.split(' ').map(|number| number.parse().unwrap_or(0));
-        [(); 3].map(|()| numbers.next().unwrap_or(0))
+        [(); 2].map(|()| numbers.next().unwrap_or(0))
     }
 }
 
-/// One client: connect, send a byte, and have it back.
+/// One client: connect, ask, and have the answer. Every other one asks for the server's close too,
+/// and must see it; the others close first.
 fn call(port: u16, number: usize) -> io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     // A reset at the end leaves no port in TIME_WAIT.
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let byte = [u8::try_from(number % 251).unwrap()];
-    stream.write_all(&byte)?;
-    let mut answer = [0];
-    stream.read_exact(&mut answer)?;
-    assert_eq!(answer, byte);
+    let target = format!("/{number}");
+    let connection = if number.is_multiple_of(2) { "close" } else { "keep-alive" };
+    stream.write_all(ask(&target, connection).as_bytes())?;
+    let mut reader = BufReader::new(stream);
+    read_answer(&mut reader, &target)?;
+    if connection == "close" {
+        assert_eq!(reader.read(&mut [0])?, 0, "bytes behind the answer");
+    }
     Ok(())
 }
 
 /// Let `clients` connect to two processes, of which one at a time drains and is replaced. Returns
-/// the errors of the clients that were lost, and how many the processes say they have served.
+/// the errors of the clients that were lost, and how many the processes say they have answered.
 fn calls_over_drains(
     clients: usize,
     drains: usize,
@@ -228,8 +202,8 @@ fn calls_over_drains(
     let port = listener.local_addr().unwrap().port();
     let mut processes = [(); 2].map(|()| Some(Process::start(&listener, switch)));
     let (started, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut totals = [0; 3];
-    let mut add = |numbers: [usize; 3]| {
+    let mut totals = [0; 2];
+    let mut add = |numbers: [usize; 2]| {
         for (total, number) in totals.iter_mut().zip(numbers) {
             *total += number;
         }
@@ -261,38 +235,47 @@ fn calls_over_drains(
     for process in processes.into_iter().flatten() {
         add(process.stop());
     }
-    let [served, late, swept] = totals;
-    println!("{clients} clients, {drains} drains: {} lost, {served} served", lost.len());
-    println!("{late} came with a cancelled accept, {swept} by a sweep");
-    (lost, served)
+    let [answered, late] = totals;
+    println!("{clients} clients, {drains} drains: {} lost", lost.len());
+    println!("{answered} answered, {late} of them by a process that drained");
+    (lost, answered)
 }
 
 #[test]
 fn fifty_thousand_clients_over_twenty_drains() {
-    let (lost, served) = calls_over_drains(50_000, 20, None);
+    let (lost, answered) = calls_over_drains(50_000, 20, None);
     assert!(lost.is_empty(), "{lost:?}");
-    assert_eq!(served, 50_000);
+    assert_eq!(answered, 50_000);
 }
 
 #[test]
 fn the_same_before_linux_6_10() {
-    let (lost, served) = calls_over_drains(10_000, 10, Some(OLD_KERNEL));
+    let (lost, answered) = calls_over_drains(10_000, 10, Some(OLD_KERNEL));
     assert!(lost.is_empty(), "{lost:?}");
-    assert_eq!(served, 10_000);
+    assert_eq!(answered, 10_000);
 }
 
 #[test]
 #[ignore = "negative control: shows that the tests above can fail"]
-fn control_workers_that_exit_with_an_armed_accept_lose_clients() {
+fn control_processes_that_exit_instead_of_draining_lose_clients() {
     let (lost, _) = calls_over_drains(10_000, 10, Some(CARELESS));
     assert!(!lost.is_empty());
 }
 
-/// Two idle workers; a client comes and wakes the first, which is just about to leave. True when
+/// A client that asks, and ends its side behind that: its connection is over with the answer.
+fn connect_and_ask(listener: &TcpListener, target: &str) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    stream.write_all(ask(target, "close").as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    BufReader::new(stream)
+}
+
+/// Two idle servers; a client comes and wakes the first, which is just about to leave. True when
 /// the client is answered.
 fn leave_when_woken(dontwait: bool, sweep: bool) -> bool {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut client = connect_and_ask(&listener, "/first");
     let [mut leaving, mut sibling] = [(); 2].map(|()| {
         let mut ring = Uring::new().unwrap();
         if !dontwait {
@@ -302,35 +285,38 @@ fn leave_when_woken(dontwait: bool, sweep: bool) -> bool {
     });
     // The first to wait is the first to be woken. A client before it makes both go through the
     // whole turn once, so that nothing but the accept is under way.
-    client.write_all(b"1").unwrap();
-    while leaving.served == 0 || leaving.open > 0 {
+    while leaving.answered == 0 || leaving.server.census().connections > 0 {
         leaving.turn(Some(Instant::now() + PATIENCE));
     }
+    read_answer(&mut client, "/first").unwrap();
     leaving.turn(Some(Instant::now()));
     sibling.turn(Some(Instant::now()));
 
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    client.write_all(b"2").unwrap();
-    leaving.stop();
-    if !sweep {
+    let mut client = connect_and_ask(&listener, "/second");
+    leaving.server.drain();
+    if sweep {
+        let give_up = Instant::now() + PATIENCE;
+        while !leaving.drained {
+            assert!(Instant::now() < give_up, "the drain does not end");
+            leaving.turn(Some(give_up));
+        }
+    } else {
+        // The turn that cancels the accept; the next one would begin with the sweep.
         leaving.turn(Some(Instant::now() + PATIENCE));
-        leaving.phase = Phase::Swept;
-    }
-    let give_up = Instant::now() + PATIENCE;
-    while !leaving.is_finished() && Instant::now() < give_up {
-        leaving.turn(Some(Instant::now() + Duration::from_millis(1)));
     }
     drop(leaving);
+    // A sibling that was woken for the client has it at once.
     let give_up = Instant::now() + Duration::from_millis(50);
-    while Instant::now() < give_up {
+    let mut result = read_answer(&mut client, "/second");
+    while result.is_err() && Instant::now() < give_up {
         sibling.turn(Some(give_up));
+        result = read_answer(&mut client, "/second");
     }
-    client.set_nonblocking(true).unwrap();
-    client.read(&mut [0]).is_ok_and(|length| length == 1)
+    result.is_ok()
 }
 
 #[test]
-fn a_client_that_woke_the_leaving_worker_is_not_stranded() {
+fn a_client_that_woke_the_leaving_server_is_not_stranded() {
     for dontwait in [true, false] {
         for round in 0..20 {
             assert!(leave_when_woken(dontwait, true), "round {round}, dontwait: {dontwait}");
@@ -346,8 +332,8 @@ fn control_without_the_sweep_a_client_is_stranded() {
     assert!(stranded > 0);
 }
 
-/// A client that arrives at any moment of a drain is served, or still in the queue for whoever
-/// comes next; and the drain ends.
+/// A client that is there when the drain begins is answered; one that comes later is too, or is
+/// still in the queue for whoever comes next; and the drain ends.
 #[test]
 fn a_simulated_drain_serves_or_leaves_in_the_queue() {
     for seed in 1..=500 {
@@ -355,32 +341,35 @@ fn a_simulated_drain_serves_or_leaves_in_the_queue() {
         let proactor = Simulated::new(seed);
         let world = proactor.world();
         let mut worker = Worker::new(proactor, World::listening_socket());
-        let listener = worker.listener;
+        let listener = ListenerId(0);
         let mut random = Random::new(seed);
         let mut clients = Vec::new();
-        let stop = random.below(40);
+        let (begin, mut early) = (random.below(40), 0);
         for step in 0.. {
             assert!(step < 10_000, "the drain does not end");
-            if step == stop {
-                worker.stop();
+            if step == begin {
+                early = clients.len();
+                worker.server.drain();
             }
             if clients.len() < 30 && random.one_in(3) {
                 let client = world.connect(listener);
-                world.client_send(client, b"x");
+                world.client_send(client, ask(&format!("/{}", clients.len()), "close").as_bytes());
+                world.client_shutdown(client);
                 clients.push(client);
             }
-            let deadline = worker.proactor.now() + Duration::from_millis(1);
+            let deadline = worker.server.proactor().now() + Duration::from_millis(1);
             worker.turn(Some(deadline));
-            if worker.is_finished() {
+            if worker.drained {
                 break;
             }
         }
-        let waiting = world.waiting(listener);
         drop(worker);
-        let served = clients.len() - waiting;
+        let served = clients.len() - world.waiting(listener);
+        assert!(served >= early, "{early} were there when the drain began, {served} were served");
         for (number, client) in clients.into_iter().enumerate() {
-            let answered = world.client_receive(client, usize::MAX) == b"x";
-            assert_eq!(answered, number < served, "client {number} of {served} + {waiting}");
+            let bytes = world.client_receive(client, usize::MAX);
+            let answered = read_answer(&mut bytes.as_slice(), &format!("/{number}")).is_ok();
+            assert_eq!(answered, number < served, "client {number}, {served} were served");
             let sees = if answered { Sight::End } else { Sight::Open };
             assert_eq!(world.client_sees(client), sees);
         }
