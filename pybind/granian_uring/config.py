@@ -230,7 +230,6 @@ class Settings:
     url_path_prefix: str | None = option(
         "The path that the application is mounted at: root_path of ASGI.",
         group="Application",
-        native="url_path_prefix",
     )
 
     backpressure: int = option(
@@ -255,7 +254,6 @@ class Settings:
         type=Seconds(min=0, max=86400),
         default=30.0,
         unit="seconds",
-        native="graceful_timeout",
     )
     default_headers: bool = option(
         "Add Date and Server to responses that have none.",
@@ -292,7 +290,6 @@ class Settings:
         type=click.BOOL,
         default=False,
         environment="GRANIAN_LOG_ACCESS_ENABLED",
-        native="access_log",
     )
     access_log_fmt: str | None = option(
         "The line's %-format, over Granian's ten atoms.",

@@ -1,13 +1,15 @@
 """An option exists once: declarations, command line, environment and documentation agree."""
 
 import dataclasses
+import inspect
 import os
+import re
 from pathlib import Path
 
 import click
 import pytest
 
-from granian_uring import cli, config, logs
+from granian_uring import _native, cli, config, logs
 from granian_uring.config import LATER, OPTIONS, LaterWord, Option
 from granian_uring.errors import ExitCode
 
@@ -201,3 +203,14 @@ def _later_row(word: LaterWord) -> str:
         passes = ", ".join(word.accepted)
     flags = f"`{word.flag}` / `{off}`" if word.switch else f"`{word.flag}`"
     return f"| {flags} | `{word.environment}` | {passes or '-'} | {word.hint or '-'} |\n"
+
+
+def test_native_names_are_those_of_the_compiled_part() -> None:
+    """Options that go to Rust: arguments of `open_listeners`, or fields of `WorkerOptions`."""
+    arguments = set(inspect.signature(_native.open_listeners).parameters) - {"activation"}
+    source = Path(__file__).parents[2] / "pybind" / "src" / "config.rs"
+    struct = source.read_text().split("pub struct WorkerOptions {")[1].split("}")[0]
+    # What is not an option: whether the log wants to know of refusals.
+    fields = set(re.findall(r"^    (\w+):", struct, re.MULTILINE)) - {"report_refusals"}
+    declared = {option.native for option in OPTIONS if option.native is not None}
+    assert declared == arguments | fields

@@ -281,3 +281,18 @@ def test_many_clients_at_once(watched: Server) -> None:
     for thread in threads:
         thread.join(60)
     assert not failures, failures
+
+
+def test_more_operations_than_the_ring_has_entries(watched: Server) -> None:
+    """A thousand connections ask at once: the submission queue has 256 entries, buffers are 128."""
+    clients = [watched.connect() for _ in range(1000)]
+    for client in clients:
+        client.send(get("/hello"))
+    for client in clients:
+        assert client.read().body == b"hello"
+    for client in clients:
+        client.send(get("/checksum", "Content-Length: 40000", method="POST") + bytes(40000))
+    for client in clients:
+        assert client.read().status == 200
+    for client in clients:
+        client.close()
