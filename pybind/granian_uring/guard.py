@@ -6,6 +6,7 @@ gets to its own deadline. systemd would kill such a process after TimeoutStopSec
 
 import faulthandler
 import logging
+import math
 import os
 import threading
 import time
@@ -22,13 +23,13 @@ class ExitGuard:
 
     def __init__(self) -> None:
         self.code = 0
-        self._started = False
+        self._deadline = math.inf
 
     def start(self, seconds: float) -> None:
-        """Starts the countdown, once; a later call changes nothing."""
-        if not self._started:
-            self._started = True
-            deadline = time.monotonic() + seconds
+        """Starts a countdown. Of several the shortest counts; a later end changes nothing."""
+        deadline = time.monotonic() + seconds
+        if deadline < self._deadline:
+            self._deadline = deadline
             threading.Thread(
                 target=self._wait, args=(deadline,), name="exit-guard", daemon=True
             ).start()
