@@ -30,20 +30,24 @@ class ExitGuard:
         deadline = time.monotonic() + seconds
         if deadline < self._deadline:
             self._deadline = deadline
+            over = threading.Event()
+            # Apart, because what hangs may hold a lock of the log, or be a log that nobody reads.
+            # And now, because an interpreter on its way out starts no thread any more.
+            teller = threading.Thread(target=_tell, args=(over,), name="exit-log", daemon=True)
+            teller.start()
             threading.Thread(
-                target=self._wait, args=(deadline,), name="exit-guard", daemon=True
+                target=self._wait, args=(deadline, over, teller), name="exit-guard", daemon=True
             ).start()
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self, deadline: float, over: threading.Event, teller: threading.Thread) -> None:
         time.sleep(max(deadline - time.monotonic(), 0))
-        # Apart, because what hangs may hold a lock of the log, or be a log that nobody reads.
-        teller = threading.Thread(target=_tell, name="exit-guard-log", daemon=True)
-        teller.start()
+        over.set()
         teller.join(_TELL_SECONDS)
         os._exit(self.code)
 
 
-def _tell() -> None:
+def _tell(over: threading.Event) -> None:
+    over.wait()
     names = [
         thread.name
         for thread in threading.enumerate()
