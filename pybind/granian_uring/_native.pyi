@@ -42,9 +42,6 @@ class Notifier:
     def stopping(self, status: str, seconds: float) -> None:
         """`STOPPING=1`, with a status line, and the seconds that stopping may take."""
     @property
-    def is_connected(self) -> bool:
-        """Whether a service manager is there."""
-    @property
     def watchdog_seconds(self) -> float | None:
         """Seconds within which a sign of life is wanted; None without a watchdog."""
 
@@ -111,9 +108,6 @@ class Worker:
         """Begins to drain; `drained` is called when that is over."""
     def cut(self) -> int:
         """Cuts every connection. Returns how many had a request under way."""
-    @property
-    def is_drained(self) -> bool:
-        """Whether draining is over."""
     @property
     def census(self) -> tuple[int, int, int]:
         """`(connections, queued requests, running requests)`."""

@@ -85,7 +85,7 @@ def run(settings: Settings) -> int:
         backlog=settings.backlog,
     )
     for level, text in listeners.notices:
-        logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", text)
+        _report(level, text)
 
     application = loader.load(
         settings.target, factory=settings.factory, working_dir=settings.working_dir
@@ -102,6 +102,11 @@ def run(settings: Settings) -> int:
     )
     service = _Service(settings, application, interface, worker, notifier, access)
     return service.run(listeners.addresses)
+
+
+def _report(level: str, text: str) -> None:
+    """Logs what the compiled part has to say."""
+    logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", text)
 
 
 def _refuse_reload() -> None:
@@ -153,7 +158,7 @@ class _Service:
             serve=self.serve,
             task=asyncio.Task,
             task_options=task_options,
-            report=self._report,
+            report=_report,
             drained=self._drained.set,
             access_log=self._log_access if access else None,
             root_path=settings.url_path_prefix or "",
@@ -398,9 +403,6 @@ class _Service:
             _CONSEQUENCES[left],
             exc_info=(type(error), error, trace),
         )
-
-    def _report(self, level: str, text: str) -> None:
-        logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", text)
 
     def _tell(self, send: Any) -> None:
         """Sends to the service manager, which may be gone."""

@@ -149,12 +149,6 @@ impl Notifier {
         Ok(self.notifier.send(&[State::Stopping, State::Status(status), extension])?)
     }
 
-    /// Whether a service manager is there.
-    #[getter]
-    fn is_connected(&self) -> bool {
-        self.notifier.is_connected()
-    }
-
     /// Seconds within which the service manager wants a sign of life; `None` without a watchdog.
     #[getter]
     fn watchdog_seconds(&self) -> Option<f64> {

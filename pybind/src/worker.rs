@@ -133,7 +133,8 @@ impl Worker {
         let Ok(Left::Refused | Left::Aborted) = self.finish(id) else { return };
         Python::attach(|py| {
             let reported = self.hosting(py).and_then(|hosting| {
-                let text = "a request was cancelled before its first step; the client got a 500";
+                let text = "a request's task ended before the application was called; the client \
+                            got a 500";
                 hosting.report(py, "error", text)
             });
             if let Err(error) = reported {
@@ -433,12 +434,6 @@ impl Worker {
     /// Cut every connection. Returns how many requests were under way.
     fn cut(&self) -> PyResult<usize> {
         self.with(|state| state.server.cut())
-    }
-
-    /// Whether draining is over.
-    #[getter]
-    fn is_drained(&self) -> PyResult<bool> {
-        self.with(|state| state.server.is_drained())
     }
 
     /// `(connections, queued requests, running requests)`.

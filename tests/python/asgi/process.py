@@ -25,6 +25,18 @@ START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 
 
+def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program run to its end."""
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
 class Lines:
     """What a process writes to a pipe, line by line, as it comes."""
 

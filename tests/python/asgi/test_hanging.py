@@ -1,12 +1,11 @@
 """Applications that hang: the process ends all the same, in time or at once."""
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 from asgi.client import get
-from asgi.process import PROGRAM, StartServer
+from asgi.process import StartServer, run
 
 
 def test_a_second_interrupt_ends_a_loop_that_hangs(start_server: StartServer) -> None:
@@ -34,13 +33,7 @@ def test_threads_of_an_application_that_cannot_be_imported_do_not_keep_the_proce
         "threading.Thread(target=time.sleep, args=(60,), name='left').start()\n"
         "raise RuntimeError('broken')\n"
     )
-    done = subprocess.run(
-        [PROGRAM, "broken:app", "--port", "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = run("broken:app", "--port", "0", cwd=tmp_path)
     assert done.returncode == 3
     assert "RuntimeError: broken" in done.stderr
 
@@ -57,13 +50,7 @@ def test_stopping_the_loop_is_a_wish_to_stop(tmp_path: Path) -> None:
         "        print('shut down', flush=True)\n"
         "        await send({'type': 'lifespan.shutdown.complete'})\n"
     )
-    done = subprocess.run(
-        [PROGRAM, "stops:app", "--port", "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = run("stops:app", "--port", "0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "the application stopped the event loop" in done.stderr
     assert "shut down" in done.stdout

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asgi.client import get
-from asgi.process import PROGRAM, StartServer
+from asgi.process import PROGRAM, StartServer, run
 
 WRAPPING = """
 import asyncio
@@ -148,13 +148,7 @@ def test_hang_up_before_the_application_is_there(tmp_path: Path) -> None:
         "async def app(scope, receive, send): ...\n"
         "raise SystemExit('imported')\n"
     )
-    done = subprocess.run(
-        [PROGRAM, "slow:app", "--port", "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+    done = run("slow:app", "--port", "0", cwd=tmp_path)
     assert done.returncode == 3
     assert "reload is not there yet" in done.stderr
 

@@ -10,19 +10,7 @@ from pathlib import Path
 import pytest
 
 from asgi.client import Client, get
-from asgi.process import HERE, PROGRAM, Server, StartServer
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The program run to its end."""
-    return subprocess.run(
-        [PROGRAM, *arguments],
-        cwd=HERE,
-        env={"PATH": "/usr/bin:/bin", **environment},
-        capture_output=True,
-        text=True,
-        timeout=20,
-    )
+from asgi.process import Server, StartServer, run
 
 
 def test_the_log_of_a_short_life(start_server: StartServer) -> None:
