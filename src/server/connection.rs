@@ -509,8 +509,8 @@ impl Connection {
 
     /// The answer is given out: drop what is left of its request, then go on to the next.
     fn answered<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if let Some(exchange) = self.exchange.take() {
-            self.wake(&exchange, shared);
+        if self.exchange.is_some() {
+            self.leave_exchange(shared);
             self.dropped = 0;
         }
         while !self.http.request_ended() {
@@ -600,21 +600,11 @@ impl Connection {
         self.leave_exchange(shared);
     }
 
+    /// The request is over; whoever waits for something of it is told.
     fn leave_exchange<P>(&mut self, shared: &mut Shared<P>) {
-        if let Some(exchange) = self.exchange.take() {
-            self.wake(&exchange, shared);
-        }
-    }
-
-    /// Tell whoever waits that this request is over.
-    fn wake<P>(&self, exchange: &Exchange, shared: &mut Shared<P>) {
-        let request = RequestId { stream: self.stream, number: exchange.number };
-        if exchange.reading {
-            shared.events.push_back(Event::Readable(request));
-        }
-        if exchange.writing {
-            shared.events.push_back(Event::Writable(request));
-        }
+        self.wake_reader(shared);
+        self.wake_writer(shared);
+        self.exchange = None;
     }
 
     fn wake_reader<P>(&mut self, shared: &mut Shared<P>) {
