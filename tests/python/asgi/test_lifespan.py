@@ -16,6 +16,8 @@ def test_startup_comes_before_the_first_request_and_shutdown_after_the_last(
     start_server: StartServer,
 ) -> None:
     server = start_server(app=application("ordered"))
+    # It was written before the log said "listening", but comes through another pipe.
+    server.out.wait_for("note: started")
     notes = server.out.text.splitlines()
     assert notes == [
         "note: lifespan scope: {'type': 'lifespan', 'asgi': {'version': '3.0', "

@@ -105,6 +105,15 @@ def test_a_handler_of_the_loop_runs_promptly(
     assert runner.run(main()) < PROMPT_SECONDS
 
 
+@pytest.fixture
+def default_sigint() -> Iterator[None]:
+    """What Python does at its start, unless SIGINT was ignored then, as in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_sigint")
 def test_sigint_cancels_the_main_task_of_a_runner(runner: asyncio.Runner) -> None:
     seen: list[str] = []
 
