@@ -59,11 +59,11 @@ class NotYet(click.UsageError):
 
 
 class Interface(click.Choice[str]):
-    """The interfaces there are; Granian's other two are refused with a reason."""
+    """The interfaces there are; Granian's other one is refused with a reason."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in ("rsgi", "wsgi"):
-            raise NotYet(f"--interface {value}", "ASGI applications run: --interface asgi, or auto")
+        if value == "rsgi":
+            raise NotYet("--interface rsgi", "ASGI and WSGI applications run: --interface auto")
         return super().convert(value, param, ctx)
 
 
@@ -205,7 +205,7 @@ class Settings:
         "The application's protocol; auto looks at the application, asginl is ASGI without "
         "lifespan.",
         group="Application",
-        type=Interface(["auto", "asgi", "asginl"]),
+        type=Interface(["auto", "asgi", "asginl", "wsgi"]),
         default="auto",
     )
     factory: bool = option(
@@ -228,8 +228,22 @@ class Settings:
         repeatable=True,
     )
     url_path_prefix: str | None = option(
-        "The path that the application is mounted at: root_path of ASGI.",
+        "The path that the application is mounted at: root_path of ASGI, SCRIPT_NAME of WSGI.",
         group="Application",
+    )
+    blocking_threads: int | None = option(
+        "At most so many threads run a WSGI application; 0 runs it on the thread of the ring.",
+        group="Application",
+        type=click.IntRange(min=0, max=2**16),
+        shown_default="half of --backpressure for WSGI, 1 else",
+        unit="threads",
+    )
+    blocking_threads_idle_timeout: float = option(
+        "A thread of WSGI that had nothing to do for so long ends.",
+        group="Application",
+        type=Seconds(min=5, max=600),
+        default=30.0,
+        unit="seconds",
     )
 
     backpressure: int = option(
@@ -382,8 +396,6 @@ LATER = (
         switch=True,
     ),
     _later("--workers", _ONE_PROCESS, accepted=("1",)),
-    _later("--blocking-threads", "ASGI runs on one thread: 1", accepted=("1",)),
-    _later("--blocking-threads-idle-timeout", "it is for WSGI: leave the word out"),
     _later("--runtime-threads", _ONE_PROCESS, accepted=("1",)),
     _later("--runtime-blocking-threads", "there is no such pool: leave the word out"),
     _later("--runtime-mode", _ONE_PROCESS, accepted=("auto", "st")),

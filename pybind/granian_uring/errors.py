@@ -7,7 +7,7 @@ becomes the application's own traceback. Errors of clients never come here.
 from enum import IntEnum
 from types import TracebackType
 
-__all__ = ["ApplicationError", "ClientDisconnected", "ExitCode", "OperatorError"]
+__all__ = ["ApplicationError", "ClientDisconnected", "ExitCode", "OperatorError", "is_disconnect"]
 
 
 class ExitCode(IntEnum):
@@ -68,3 +68,14 @@ class ClientDisconnected(OSError):
 
     An application that does not catch it is left in peace: that is no error of its own.
     """
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether `error` came of a client that had left."""
+    seen = 0
+    while error is not None and seen < 32:
+        if isinstance(error, ClientDisconnected):
+            return True
+        error = error.__cause__ or error.__context__
+        seen += 1
+    return False

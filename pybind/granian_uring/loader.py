@@ -10,7 +10,7 @@ the operator got wrong (no such module, no such attribute) is an `OperatorError`
    partial, or under decorators that keep `__wrapped__`), and so is a class that takes three and can
    be awaited. An object that speaks RSGI too is used as ASGI.
 2. `__rsgi__`, or an async callable of two arguments, is RSGI: not yet.
-3. A plain callable that needs exactly two arguments is WSGI: not yet.
+3. A plain callable that needs exactly two arguments is WSGI (the same ways as ASGI).
 4. A plain callable that takes three (also `*args`) is ASGI: a wrapper that returns the awaitable.
 5. One argument is ASGI 2: not yet. None at all looks like a factory.
 6. What has no signature cannot be told: `--interface asgi` says it.
@@ -59,7 +59,7 @@ def load(target: str, *, factory: bool = False, working_dir: Path | None = None)
 
 
 def interface(application: Any, wanted: str = "auto") -> str:
-    """`asgi` or `asginl`: what `application` is, or what `--interface` says it is.
+    """`asgi`, `asginl` or `wsgi`: what `application` is, or what `--interface` says it is.
 
     Raises `OperatorError` for what is something else, or not there yet.
     """
@@ -75,7 +75,7 @@ def interface(application: Any, wanted: str = "auto") -> str:
     if takes is None:
         raise _refusal(
             f"cannot tell what {_describe(application)} speaks: it has no signature",
-            "say it with --interface asgi",
+            "say it with --interface asgi or --interface wsgi",
         )
     if _is_async(application):
         if takes(3):
@@ -96,7 +96,7 @@ def interface(application: Any, wanted: str = "auto") -> str:
 def _plain_interface(application: Any, takes: Callable[[int], bool]) -> str:
     """The rules for a callable that is not async itself."""
     if takes(2) and not takes(1) and not _takes_any(application):
-        raise _not_yet("a WSGI application")
+        return "wsgi"
     if takes(3):
         return "asgi"
     if takes(1) and not takes(0):

@@ -19,9 +19,9 @@ import types
 from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn
 
-from granian_uring import _native, loader, logs
+from granian_uring import _native, loader, logs, wsgi
 from granian_uring.config import Settings
-from granian_uring.errors import ClientDisconnected, ExitCode
+from granian_uring.errors import ExitCode, is_disconnect
 from granian_uring.guard import ExitGuard
 from granian_uring.lifespan import Lifespan, LifespanFailed
 from granian_uring.selector import new_event_loop
@@ -91,6 +91,7 @@ def run(settings: Settings) -> int:
         settings.target, factory=settings.factory, working_dir=settings.working_dir
     )
     interface = loader.interface(application, settings.interface)
+    wsgi.check_threads(settings.blocking_threads, interface)
     worker = _native.Worker(
         listeners,
         {
@@ -164,6 +165,8 @@ class _Service:
             root_path=settings.url_path_prefix or "",
             state=self._state,
         )
+        if interface == "wsgi":
+            wsgi.host(worker, application, settings, self._leave_from_thread)
 
     def run(self, addresses: list[str]) -> int:
         """Runs the loop until the server has stopped; returns the exit code."""
@@ -345,6 +348,13 @@ class _Service:
         self._guard.code = _exit_code(wish)
         self._stop.set()
 
+    def _leave_from_thread(self, wish: KeyboardInterrupt | SystemExit) -> None:
+        """The same, from the thread of a WSGI application."""
+        if self._is_child:
+            _leave_child(wish)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._leave, wish)
+
     def _before_fork(self) -> None:
         # A signal for a new child must not be taken with our handlers, and be lost.
         self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -391,7 +401,7 @@ class _Service:
         logger.info("stopped")
 
     def _failed(self, scope: dict[str, Any], left: str | None, error: BaseException) -> None:
-        if _is_disconnect(error):
+        if is_disconnect(error):
             logger.debug("%s: the client left before its answer was complete", _describe(scope))
             return
         # The first frame is ours.
@@ -448,17 +458,6 @@ def _pause() -> Iterator[None]:
 def _describe(scope: dict[str, Any]) -> str:
     """`GET /path`, for a log line: what a client sent is shown escaped."""
     return ascii(f"{scope['method']} {scope['path']}")[1:-1]
-
-
-def _is_disconnect(error: BaseException | None) -> bool:
-    """Whether `error` came of a `send` to a client that had left."""
-    seen = 0
-    while error is not None and seen < 32:
-        if isinstance(error, ClientDisconnected):
-            return True
-        error = error.__cause__ or error.__context__
-        seen += 1
-    return False
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

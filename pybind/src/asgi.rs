@@ -20,7 +20,7 @@ use crate::worker::Worker;
 
 /// A body of at least this many bytes is sent from where it is instead of being copied. Below, a
 /// copy is cheaper than a vector of its own (measured: they meet between 8 and 32 KiB).
-const SHARED_BODY_BYTES: usize = 16 * 1024;
+pub const SHARED_BODY_BYTES: usize = 16 * 1024;
 
 /// How far the answer has come.
 const FRESH: u8 = 0;
@@ -248,7 +248,7 @@ impl Drop for Exchange {
 }
 
 /// A bytes object that the kernel reads: it is immutable, and kept until the send is over.
-struct SharedBytes {
+pub struct SharedBytes {
     start: *const u8,
     length: usize,
     /// Keeps the memory. Dropped where the GIL is held: see the head of `selector.rs`.
@@ -256,7 +256,7 @@ struct SharedBytes {
 }
 
 impl SharedBytes {
-    fn new(bytes: &Bound<'_, PyBytes>) -> Self {
+    pub fn new(bytes: &Bound<'_, PyBytes>) -> Self {
         let slice = bytes.as_bytes();
         Self { start: slice.as_ptr(), length: slice.len(), _object: bytes.clone().unbind() }
     }

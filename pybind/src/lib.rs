@@ -17,6 +17,7 @@ mod selector;
 mod sockets;
 mod thread_bound;
 mod worker;
+mod wsgi;
 
 use pyo3::prelude::*;
 
@@ -31,4 +32,6 @@ mod _native {
     use super::sockets::{take_activation, take_notifier};
     #[pymodule_export]
     use super::worker::Worker;
+    #[pymodule_export]
+    use super::wsgi::{Input, StartResponse};
 }

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 /// Names of headers that most requests have: their bytes objects are made once.
-const COMMON_NAMES: [&str; 40] = [
+pub const COMMON_NAMES: [&str; 40] = [
     "accept",
     "accept-encoding",
     "accept-language",
@@ -53,7 +53,7 @@ const COMMON_NAMES: [&str; 40] = [
     "x-forwarded-proto",
     "x-request-id",
 ];
-const LONGEST_COMMON_NAME: usize = 30;
+pub const LONGEST_COMMON_NAME: usize = 30;
 
 /// Makes scopes.
 pub struct ScopeBuilder {
@@ -185,7 +185,8 @@ fn server<'py>(py: Python<'py>, local: &Address) -> PyResult<Option<Bound<'py, P
     (name, py.None()).into_pyobject(py).map(Some)
 }
 
-fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
+/// The method, as the object that all requests with it share.
+pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
     match method {
         "GET" => intern!(py, "GET").clone(),
         "POST" => intern!(py, "POST").clone(),
@@ -208,7 +209,7 @@ fn path<'py>(py: Python<'py>, raw: &[u8]) -> Bound<'py, PyString> {
 }
 
 /// RFC 3986 §2.1; a `%` without two hexadecimal digits stays as it is.
-fn percent_decoded(raw: &[u8]) -> Vec<u8> {
+pub fn percent_decoded(raw: &[u8]) -> Vec<u8> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw;

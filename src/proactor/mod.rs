@@ -97,6 +97,14 @@ pub unsafe trait Payload {
     fn as_slice(&self) -> &[u8];
 }
 
+#[allow(unsafe_code, reason = "a promise about memory")]
+// SAFETY: nobody else can reach the vector, whose memory does not move with it.
+unsafe impl Payload for Vec<u8> {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+}
+
 /// One piece of [`Outgoing`].
 pub enum Chunk {
     /// Bytes of ours.
