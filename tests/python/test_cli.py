@@ -166,10 +166,9 @@ def test_later_words_are_not_yet(
     _assert_error(capsys, expected)
 
 
-@pytest.mark.parametrize("interface", ["rsgi", "wsgi"])
-def test_later_interfaces_are_not_yet(capsys: pytest.CaptureFixture[str], interface: str) -> None:
-    assert cli.main(["web:app", "--interface", interface]) == ExitCode.USAGE
-    _assert_error(capsys, f"--interface {interface} is not supported yet")
+def test_later_interfaces_are_not_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["web:app", "--interface", "rsgi"]) == ExitCode.USAGE
+    _assert_error(capsys, "--interface rsgi is not supported yet")
 
 
 @pytest.mark.parametrize("word", [word for word in LATER if word.accepted], ids=str)

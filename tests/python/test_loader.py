@@ -292,12 +292,38 @@ def test_asgi_is_recognised(application: Any) -> None:
     assert interface(application) == "asgi"
 
 
+class WsgiClass:
+    """As PEP 3333 shows it: an instance is the iterable of a response."""
+
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b""
+
+
+def bound(name: str, environ: Any, start_response: Any, exc_info: Any = None) -> list[bytes]:
+    return []
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        wsgi,
+        SyncFramework(),
+        SyncFramework().__call__,
+        decorated(wsgi),
+        WsgiClass,
+        functools.partial(bound, "name"),
+    ],
+    ids=str,
+)
+def test_wsgi_is_recognised(application: Any) -> None:
+    assert interface(application) == "wsgi"
+
+
 @pytest.mark.parametrize(
     ("application", "message", "hint"),
     [
-        (wsgi, "found a WSGI application", "--interface"),
-        (SyncFramework(), "found a WSGI application", "--interface"),
-        (decorated(wsgi), "found a WSGI application", "--interface"),
         (rsgi, "found an RSGI application", "--interface"),
         (OnlyRsgi(), "found an RSGI application", "--interface"),
         (asgi2, "found an ASGI 2 application", "guarantee_single_callable"),
@@ -320,6 +346,7 @@ def test_everything_else_is_named(application: Any, message: str, hint: str) -> 
 def test_what_the_operator_says_goes() -> None:
     assert interface(wsgi, "asgi") == "asgi"
     assert interface(asgi, "asginl") == "asginl"
+    assert interface(iter, "wsgi") == "wsgi"
     with pytest.raises(OperatorError):
         interface(42, "asgi")
 
