@@ -115,6 +115,8 @@ struct Queues {
     /// Threads without work, the one that worked last on top.
     idle: Vec<Thread>,
     threads: usize,
+    /// Threads that have not begun to work.
+    starting: usize,
     /// Threads made so far, for their names.
     made: usize,
     /// The ring waits in the kernel, and would not see a message.
@@ -180,7 +182,8 @@ impl Pool {
         let _ = (&self.bell).write(&1_u64.to_ne_bytes());
     }
 
-    /// Leave a message for the ring.
+    /// Leave a message for the ring, and release what it gave back: with the GIL, like
+    /// [`Pool::exchange`].
     pub fn push(&self, message: Message) {
         let mut queues = self.queues();
         if queues.closed {
@@ -192,7 +195,9 @@ impl Pool {
         }
         queues.messages.push(message);
         let wake = std::mem::take(&mut queues.ring_sleeps);
+        let returned = std::mem::take(&mut queues.returned);
         drop(queues);
+        drop(returned);
         if wake {
             self.ring();
         }
@@ -267,19 +272,22 @@ impl Pool {
             worker.unpark();
         }
         if first {
-            self.grow(1);
+            self.grow(1, true);
         }
         Visit { oldest }
     }
 
-    /// The ring: wake `count` idle threads, or start that many.
-    pub fn grow(self: &Arc<Self>, count: usize) {
+    /// The ring: wake `count` idle threads, and start the rest if there are not as many: but not
+    /// while others are about to begin.
+    pub fn grow(self: &Arc<Self>, count: usize, may_start: bool) {
         let mut queues = self.queues();
         let kept = queues.idle.len().saturating_sub(count);
         let woken = queues.idle.split_off(kept);
+        let may_start = may_start && queues.starting == 0 && !queues.closed;
         let wanted = (count - woken.len()).min(self.max_threads - queues.threads);
-        let wanted = if queues.closed { 0 } else { wanted };
+        let wanted = if may_start { wanted } else { 0 };
         queues.threads += wanted;
+        queues.starting += wanted;
         let made = queues.made;
         queues.made += wanted;
         drop(queues);
@@ -289,6 +297,7 @@ impl Pool {
             let builder = thread::Builder::new().name(format!("wsgi-{}", made + number + 1));
             if builder.stack_size(STACK_BYTES).spawn(move || pool.work()).is_err() {
                 // The machine is short of something; the jobs wait, and it is tried again.
+                self.begun(wanted - number);
                 self.leave(wanted - number);
                 return;
             }
@@ -350,6 +359,10 @@ impl Pool {
         }
     }
 
+    fn begun(&self, count: usize) {
+        self.queues().starting -= count;
+    }
+
     fn leave(&self, count: usize) {
         self.queues().threads -= count;
         self.left.notify_all();
@@ -359,6 +372,7 @@ impl Pool {
     fn work(self: Arc<Self>) {
         Python::attach(|py| {
             name_thread(py);
+            self.begun(1);
             let mut answer = None;
             loop {
                 match self.exchange(answer.take()) {

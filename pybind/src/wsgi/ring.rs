@@ -14,9 +14,12 @@ use granian_uring::server::{Body, Event, Progress, Reading, RequestId, Server};
 use super::exchange::{Exchange, Link};
 use super::pool::{Answer, Job, Message, Piece, Pool};
 
-/// A job that nobody has taken for so long gets another thread, and answers that were given
-/// meanwhile are looked for.
+/// For a job that nobody has taken for so long another idle thread is woken, and answers that were
+/// given meanwhile are looked for.
 const LOOK_AFTER: Duration = Duration::from_millis(1);
+/// For one that waits for so long a thread is started. That is how long Python lets a thread keep
+/// the GIL: below, a further one would find no time to work.
+const START_AFTER: Duration = Duration::from_millis(5);
 /// Copied pieces of at least this many bytes become a part of the output as they are.
 const OWNED_PIECE_BYTES: usize = 16 * 1024;
 
@@ -92,7 +95,8 @@ impl Ring {
         match visit.oldest {
             Some(oldest) if now.saturating_duration_since(oldest) >= LOOK_AFTER => {
                 self.grown = (self.grown * 2).max(1);
-                self.pool.grow(self.grown);
+                let waits = now.saturating_duration_since(oldest);
+                self.pool.grow(self.grown, waits >= START_AFTER);
                 self.look = Some(now + LOOK_AFTER);
             }
             Some(oldest) => {

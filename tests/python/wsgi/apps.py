@@ -235,9 +235,9 @@ def gated_pieces(environ: Environ, start: Start) -> Iterable[bytes]:
 
 @handler
 def lazy(environ: Environ, start: Start) -> Iterable[bytes]:
-    """Calls start_response when it is asked for its second piece; the first is empty."""
-    yield b""
+    """Calls start_response when it is asked for its first piece, which is empty."""
     start("200 OK", list(PLAIN))
+    yield b""
     yield b"lazy"
 
 
@@ -354,13 +354,13 @@ def raising(pieces: list[bytes]) -> Iterator[bytes]:
 @handler
 def excused(environ: Environ, start: Start) -> Iterable[bytes]:
     """An error page by exc_info: the answer has begun or not."""
-    write = start("200 OK", list(PLAIN))
+    write = start("200 OK", [*PLAIN, ("X-First", "yes")])
     if "begun" in environ["QUERY_STRING"]:
         write(b"begun")
     try:
         raise ValueError("to be excused")
     except ValueError:
-        start("503 Sorry", [("X-Excused", "yes")], sys.exc_info())
+        start("503 Sorry", [*PLAIN, ("X-Excused", "yes")], sys.exc_info())
         return [b"excused"]
 
 

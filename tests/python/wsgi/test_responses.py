@@ -179,7 +179,7 @@ def test_exc_info_replaces_an_answer_that_has_not_begun(wsgi_server: Server) -> 
     with wsgi_server.connect() as client:
         response = client.ask("/excused")
     assert (response.status, response.body) == (503, b"excused")
-    assert response.header("x-excused") == "yes" and response.header("content-type") is None
+    assert response.header("x-excused") == "yes" and response.header("x-first") is None
 
 
 def test_exc_info_is_raised_when_it_has_begun(wsgi_server: Server) -> None:
@@ -235,11 +235,10 @@ def test_a_client_that_never_reads_costs_little(
         size = 65536 if "stream" in target else 32768
         client.send(get(f"{target}&size={size}"))
         server.out.wait_for("note: (piece|written) 3$", since=mark)
-        taken = 0
-        while taken != (taken := len(server.out.since(mark).splitlines())):
-            with pytest.raises(AssertionError):
-                server.out.wait_for(f"note: [a-z]+ {taken}$", since=mark, seconds=0.5)
-        assert taken < 200
+        taken = 4
+        while server.out.has(f"note: [a-z]+ {taken}$", since=mark, seconds=0.5):
+            taken += 1
+            assert taken < 200
         assert server.status("VmRSS") - before < 1024
         # Others are served meanwhile; inline, a write keeps the ring's thread.
         if threads != "0" or "stream" in target:
