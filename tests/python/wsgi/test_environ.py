@@ -121,9 +121,7 @@ def test_multithread_is_true_to_the_setting(
         ("/environ/mount/p%C3%A4th", "/environ/mount/päth"),
     ],
 )
-def test_the_prefix_is_script_name(
-    start_server: StartServer, target: str, path: str
-) -> None:
+def test_the_prefix_is_script_name(start_server: StartServer, target: str, path: str) -> None:
     server = start_server("--url-path-prefix", "/mount/päth/", app="wsgi.apps:app")
     found = environ(server, target)
     names = (found["SCRIPT_NAME"], found["PATH_INFO"])

@@ -115,9 +115,7 @@ def test_continue_is_sent_when_the_application_reads(threaded_server: Server) ->
 
 def test_no_continue_for_a_body_that_nobody_reads(threaded_server: Server) -> None:
     with threaded_server.connect() as client:
-        client.send(
-            get("/unread", "Content-Length: 4", "Expect: 100-continue", method="POST")
-        )
+        client.send(get("/unread", "Content-Length: 4", "Expect: 100-continue", method="POST"))
         response = client.read()
         assert (response.status, response.body, response.closes) == (200, b"not read", True)
 

@@ -123,24 +123,24 @@ def test_an_answer_does_not_wait_for_the_next_request(start_server: StartServer)
     server.process.wait()
 
 
-def test_many_clients_at_once(start_server: StartServer) -> None:
-    for threads in ("0", "1", "8"):
-        server = start_server("--blocking-threads", threads, app="wsgi.apps:app")
+@pytest.mark.parametrize("threads", ["0", "1", "8"])
+def test_many_clients_at_once(start_server: StartServer, threads: str) -> None:
+    server = start_server("--blocking-threads", threads, app="wsgi.apps:app")
 
-        def one(server: Server = server) -> None:
-            with server.connect() as client:
-                for _ in range(50):
-                    assert client.ask("/stream?pieces=4").body[:1] == b"0"
-                    assert client.ask("/hello").body == b"Hello, world!"
-                done.append(1)
+    def one() -> None:
+        with server.connect() as client:
+            for _ in range(50):
+                assert client.ask("/stream?pieces=4").body[:1] == b"0"
+                assert client.ask("/hello").body == b"Hello, world!"
+            done.append(1)
 
-        done: list[int] = []
-        workers = [threading.Thread(target=one) for _ in range(16)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert len(done) == 16
+    done: list[int] = []
+    workers = [threading.Thread(target=one) for _ in range(16)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(done) == 16
 
 
 @pytest.mark.parametrize("threads", ["0", "4"])
