@@ -48,17 +48,17 @@ impl Incoming {
         max_bytes: usize,
         deflate: Option<(&mut Stream, &mut Codecs)>,
     ) -> Result<(), ProtocolError> {
+        let mut result = Ok(());
         match deflate {
             Some((stream, codecs)) if self.compressed => {
                 let mut scratch = codecs.take_scratch();
                 scratch.extend_from_slice(piece);
                 mask.apply(&mut scratch);
-                let mut result = stream.decompress(&scratch, max_bytes, codecs, &mut self.data);
+                result = stream.decompress(&scratch, max_bytes, codecs, &mut self.data);
                 if end && result.is_ok() {
                     result = stream.end_message(max_bytes, codecs, &mut self.data);
                 }
                 codecs.keep_scratch(scratch);
-                result?;
             }
             _ => {
                 let start = self.data.len();
@@ -66,8 +66,12 @@ impl Incoming {
                 mask.apply(&mut self.data[start..]);
             }
         }
-        // The end of a message brings a look at all of it.
-        if self.is_text && !end { self.check_text() } else { Ok(()) }
+        // The end of a message brings a look at all of it. What came before an error is looked at
+        // first, so that the verdict does not depend on where the input was cut.
+        if self.is_text && (!end || result.is_err()) {
+            self.check_text()?;
+        }
+        result
     }
 
     /// Refuses a text at the first byte that no further byte can make valid.

@@ -66,11 +66,11 @@ pub enum Deflate {
     #[default]
     Off,
     /// Each message is compressed on its own (no context takeover, either way). The codecs are
-    /// shared by all connections: one holds memory (48 KiB) only while it is within a compressed
+    /// shared by all connections: one holds memory (45 KiB) only while it is within a compressed
     /// message of the peer's.
     EachMessage,
     /// A message is compressed with what the ones before it said, unless the client declines:
-    /// small messages that are alike shrink to a fraction. Costs up to 370 KiB for each
-    /// connection, for as long as it lives.
+    /// small messages that are alike shrink to a fraction. Costs 370 KiB for each connection that
+    /// was sent one, and 45 KiB for each that has sent one, for as long as it lives.
     Context,
 }
