@@ -320,6 +320,14 @@ fn compressed_messages_of_rfc_7692_7_2_3() {
     let (mut connection, _) = open(Deflate::Context, "permessage-deflate");
     let both = [frame(0xc1, &hello), frame(0xc1, &again)].concat();
     assert_eq!(feed(&mut connection, &both).0, [text("Hello"), text("Hello")]);
+    // What ends without the block that the tail belongs to leaves the next message as it is.
+    for bare in [&last[..7], &[]] {
+        let hello = frame(0xc1, &hello);
+        let bytes = [hello.clone(), frame(0xc1, bare), hello].concat();
+        let (events, _, error) = feed(&mut connection, &bytes);
+        assert_eq!((events.len(), error), (3, None));
+        assert_eq!(events[2], text("Hello"));
+    }
     let (mut connection, _) = open(Deflate::EachMessage, "permessage-deflate");
     assert_eq!(feed(&mut connection, &both).2, Some(ProtocolError::InvalidDeflate));
 }
