@@ -393,6 +393,13 @@ fn nothing_is_sent_after_a_close() {
     assert_eq!(feed(&mut connection, &answer), (vec![close], vec![], None));
     assert_eq!(connection.end_of_input(), Ok(()));
     assert_eq!(out.len(), 7);
+
+    // A misdeed is not answered by a second close frame.
+    let (mut connection, _) = open(Deflate::Off, "");
+    connection.close(1000, "", &mut out).unwrap();
+    let misdeed = Some(ProtocolError::UnknownOpcode);
+    assert_eq!(feed(&mut connection, &frame(0x83, b"")), (vec![], vec![], misdeed));
+    assert!(connection.is_closed());
 }
 
 #[test]
