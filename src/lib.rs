@@ -10,3 +10,4 @@ pub mod listener;
 pub mod notify;
 pub mod proactor;
 pub mod server;
+pub mod websocket;

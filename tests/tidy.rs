@@ -67,17 +67,28 @@ fn the_core_does_not_know_python() {
     assert_none(&found, "src/ is pure Rust; Python is the business of pybind/");
 }
 
+/// What a protocol without I/O does not name; and of this crate only what is in `known`.
+fn assert_sans_io(folder: &str, known: &[&str]) {
+    let words = ["io_uring", "socket2", "libc::", "std::net", "std::thread", "std::time"];
+    assert_none(&mentions(&files(folder, ".rs"), &words), "a protocol is bytes in, events out");
+    for path in files(folder, ".rs") {
+        for (number, line) in code_lines(&read(&path)) {
+            let known = known.iter().any(|module| line.contains(&format!("crate::{module}")));
+            assert!(!line.contains("crate::") || known, "{}:{number}: {line}", path.display());
+        }
+    }
+    let module = read(&root().join(folder).join("mod.rs"));
+    assert!(module.contains("#![forbid(unsafe_code)]"));
+}
+
 #[test]
 fn the_codec_knows_httparse_alone() {
-    let words =
-        ["io_uring", "socket2", "libc::", "std::net", "std::thread", "std::time", "crate::"];
-    let found: Vec<String> = mentions(&files("src/http1", ".rs"), &words)
-        .into_iter()
-        .filter(|line| !line.contains("crate::http1"))
-        .collect();
-    assert_none(&found, "src/http1 is sans-IO: bytes in, events out");
-    let module = read(&root().join("src/http1/mod.rs"));
-    assert!(module.contains("#![forbid(unsafe_code)]"));
+    assert_sans_io("src/http1", &["http1"]);
+}
+
+#[test]
+fn the_websocket_protocol_knows_http1_alone() {
+    assert_sans_io("src/websocket", &["http1", "websocket"]);
 }
 
 #[test]

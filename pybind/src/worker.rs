@@ -478,6 +478,7 @@ impl Worker {
             Event::Request(_) => Ok(()),
             Event::Readable(id) => self.wake(py, id, Wanted::Message),
             Event::Writable(id) => self.wake(py, id, Wanted::Room),
+            Event::WebSocket(..) => unreachable!("no handshake is taken as one"),
             Event::Drained => hosting.drained.call0(py).map(drop),
             Event::AcceptFailed(error) => hosting.report(
                 py,

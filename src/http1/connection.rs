@@ -322,6 +322,32 @@ impl Connection {
         Ok(())
     }
 
+    /// Appends `101 Switching Protocols` with `headers`, of which `upgrade` is one, and the
+    /// `connection: upgrade` that belongs to it (RFC 9110 §7.8). This connection takes no further
+    /// request; what follows in the input is for the other protocol.
+    ///
+    /// # Errors
+    /// The head cannot be sent, the request has not [ended](Event::End), or a response was
+    /// started. Nothing was appended.
+    pub fn switch_protocol<'h>(
+        &mut self,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        automatic: &AutomaticHeaders<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ResponseError> {
+        let Some(switched) = self.state.after(Step::ResponseSwitch) else {
+            return Err(match self.state.response {
+                Response::Idle => ResponseError::WithoutRequest,
+                _ => ResponseError::StartedTwice,
+            });
+        };
+        self.response.encode_switch(headers, automatic)?;
+        self.state = switched;
+        self.keeps_alive = false;
+        self.response.finish(ResponseFraming::Bodiless(None), Some(b"upgrade"), out);
+        Ok(())
+    }
+
     /// Begins the next cycle on this connection.
     ///
     /// # Errors

@@ -164,7 +164,7 @@ impl std::error::Error for ProtocolError {}
 pub enum ResponseError {
     /// A status that is not a number of three digits.
     InvalidStatus(u16),
-    /// A 1xx status, which cannot be final (101 neither: there are no upgrades yet).
+    /// A 1xx status, which cannot be final ([`super::Connection::switch_protocol`] sends 101).
     InformationalStatus(u16),
     /// A header name that is not a token; the name, with what cannot be shown escaped.
     InvalidHeaderName(String),

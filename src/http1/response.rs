@@ -55,6 +55,24 @@ impl ResponseHead {
             200..=999 => (),
             _ => return Err(ResponseError::InvalidStatus(status)),
         }
+        self.fields(status, headers, automatic)
+    }
+
+    /// Checks and encodes the head of `101 Switching Protocols`, but for its `connection`.
+    pub(super) fn encode_switch<'h>(
+        &mut self,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        automatic: &AutomaticHeaders<'_>,
+    ) -> Result<(), ResponseError> {
+        self.fields(101, headers, automatic)
+    }
+
+    fn fields<'h>(
+        &mut self,
+        status: u16,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        automatic: &AutomaticHeaders<'_>,
+    ) -> Result<(), ResponseError> {
         self.start(status);
         for (name, value) in headers {
             self.header(name, value)?;

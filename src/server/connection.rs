@@ -10,6 +10,8 @@
 //!   └───────────peer gone, answer aborted, time─────────────────────────────────► Dead
 //! ```
 
+mod websocket;
+
 use std::io;
 use std::mem;
 use std::time::Instant;
@@ -20,6 +22,7 @@ use super::{
 use crate::http1::{self, ProtocolError, RequestHead};
 use crate::listener::Address;
 use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
+use websocket::Link;
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
 /// the same bound.
@@ -64,6 +67,12 @@ enum Waiting {
     Linger,
     /// The peer ended its side, and the application waits for more of it.
     HalfClose,
+    /// For the time of the next ping.
+    NextPing,
+    /// For a pong.
+    Pong,
+    /// For the peer's close frame.
+    CloseFrame,
 }
 
 /// The request under way, as the application sees it.
@@ -129,6 +138,8 @@ pub(super) struct Connection {
     input_ended: bool,
     output: Outgoing,
     exchange: Option<Exchange>,
+    /// From the request that asks for it.
+    websocket: Option<Box<Link>>,
     /// A request has been answered, or is being answered.
     served: bool,
     /// Our FIN is sent.
@@ -164,6 +175,7 @@ impl Connection {
             input_ended: false,
             output: Outgoing::default(),
             exchange: None,
+            websocket: None,
             served: false,
             ended: false,
             dropped: 0,
@@ -211,6 +223,7 @@ impl Connection {
                 self.input.push(rest);
                 self.begin(result, shared);
             }
+            Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
             Stage::Open => {
                 self.input.push(shared.proactor.bytes(&lease));
                 self.proceed(shared);
@@ -235,6 +248,7 @@ impl Connection {
         self.waiting_since = shared.now;
         if self.output.length() <= HIGH_WATER_BYTES {
             self.wake_writer(shared);
+            self.read_frames(shared);
         }
     }
 
@@ -250,6 +264,9 @@ impl Connection {
     /// Arm what the state asks for. Called once a turn for a connection that was touched.
     pub(super) fn settle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.touched = false;
+        if shared.draining_since.is_some() && self.stage == Stage::Open {
+            self.drain_websocket(shared);
+        }
         match self.stage {
             Stage::Open | Stage::Lingering => self.arm(shared),
             Stage::Dead => self.wind_up(shared),
@@ -287,13 +304,17 @@ impl Connection {
                 }
                 self.wake_reader(shared);
             }
+            Waiting::NextPing => self.send_ping(shared),
+            Waiting::Pong => self.miss_pong(shared),
+            Waiting::CloseFrame => self.stage = Stage::Lingering,
             Waiting::Head | Waiting::Body | Waiting::Linger => self.die(shared),
         }
     }
 
     pub(super) fn take_request(&mut self) -> Option<Request> {
         let head = self.exchange.as_mut()?.head.take()?;
-        Some(Request { head, peer: self.peer.clone(), local: self.local.clone() })
+        let subprotocols = self.websocket.as_ref().map(|link| link.subprotocols().to_vec());
+        Some(Request { head, peer: self.peer.clone(), local: self.local.clone(), subprotocols })
     }
 
     pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
@@ -334,7 +355,10 @@ impl Connection {
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        Ok(self.http.start_response(status, headers, &automatic)?)
+        self.http.start_response(status, headers, &automatic)?;
+        // A handshake that is answered like any request is none.
+        self.websocket = None;
+        Ok(())
     }
 
     pub(super) fn send_body<P: Proactor>(
@@ -419,7 +443,9 @@ impl Connection {
 
     /// The application is done with the request under way, which it has not answered in full.
     pub(super) fn finish<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Left {
-        if self.can_refuse() {
+        if let Some(left) = self.finish_websocket(shared) {
+            left
+        } else if self.can_refuse() {
             self.refuse(500, "Internal Server Error", shared);
             Left::Refused
         } else {
@@ -508,6 +534,13 @@ impl Connection {
             Ok(Some(head)) => {
                 let number = shared.number();
                 self.served = true;
+                let request = RequestId { stream: self.stream, number };
+                if head.is_upgrade() {
+                    match Link::new(&head, request, shared) {
+                        Ok(link) => self.websocket = link,
+                        Err(error) => return self.refuse_handshake(error, shared),
+                    }
+                }
                 self.exchange = Some(Exchange {
                     number,
                     head: Some(head),
@@ -516,7 +549,7 @@ impl Connection {
                     writing: false,
                     presumed_gone: false,
                 });
-                shared.queue.push_back(RequestId { stream: self.stream, number });
+                shared.queue.push_back(request);
             }
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
@@ -581,6 +614,7 @@ impl Connection {
     fn input_ended<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.input_ended = true;
         match self.stage {
+            Stage::Open if self.websocket.is_some() => self.read_frames(shared),
             Stage::Open if self.exchange.is_some() => {
                 // A body that was cut is news for a reader; a whole request gets its answer.
                 if !self.http.request_ended() && self.exchange_waits_for_body() {
@@ -639,6 +673,7 @@ impl Connection {
         self.input = Input::default();
         let output = mem::take(&mut self.output);
         shared.keep_output(output);
+        self.lose_websocket(shared);
         self.leave_exchange(shared);
     }
 
@@ -696,6 +731,9 @@ impl Connection {
     /// most one buffer is held back. An application that waits for the peer's going alone is told
     /// of its end behind a few further requests too.
     fn wants_input(&self) -> bool {
+        if let Some(wants) = self.websocket_wants_input() {
+            return wants;
+        }
         match (&self.exchange, self.stage) {
             (_, Stage::Lingering) | (None, _) => true,
             (Some(exchange), _) if exchange.reading && exchange.body_told => {
@@ -747,6 +785,7 @@ impl Connection {
             (Stage::Dead | Stage::Closing, _) => Waiting::Ours,
             _ if self.sending || !self.output.is_empty() => Waiting::Write,
             (Stage::Lingering, _) => Waiting::Linger,
+            (Stage::Open, _) if self.websocket.is_some() => self.websocket_waits_for(),
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
                 (true, _) if self.input_ended => Waiting::HalfClose,
                 (true, false) => Waiting::Body,
@@ -771,13 +810,15 @@ impl Connection {
             Waiting::Write => timeouts.write,
             Waiting::Linger => timeouts.linger,
             Waiting::HalfClose => timeouts.half_close,
+            Waiting::NextPing | Waiting::Pong => return self.ping_due(),
+            Waiting::CloseFrame => timeouts.close_frame,
         };
         let due = self.waiting_since + usual;
         let draining = match self.waiting {
             Waiting::Head => timeouts.drain_first,
             Waiting::Body if self.exchange.is_none() => timeouts.drain_linger,
             Waiting::Write => timeouts.drain_write,
-            Waiting::Linger => timeouts.drain_linger,
+            Waiting::Linger | Waiting::CloseFrame => timeouts.drain_linger,
             _ => return Some(due),
         };
         let drained = shared.draining_since.map(|since| since.max(self.waiting_since) + draining);

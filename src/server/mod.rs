@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
+use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
 use timers::Timers;
@@ -58,6 +59,9 @@ pub enum Event {
     Readable(RequestId),
     /// There is room after [`Server::send_body`] said [`Progress::Wait`], or the peer is gone.
     Writable(RequestId),
+    /// News of an accepted WebSocket: a message, to be told of with [`Server::took_message`], or,
+    /// last and once, the close (never a pong). Comes though the connection may be gone already.
+    WebSocket(RequestId, websocket::Event),
     /// [`Server::drain`] is over: nothing is accepted, open or under way. Comes once.
     Drained,
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
@@ -76,6 +80,8 @@ pub struct Request {
     pub peer: Address,
     /// Our end of the connection.
     pub local: Address,
+    /// What a WebSocket handshake offers; `None` for any other request.
+    pub subprotocols: Option<Vec<String>>,
 }
 
 /// What [`Server::read_body`] found.
@@ -133,6 +139,10 @@ pub enum SendError {
     Gone,
     /// The application breaks the protocol.
     Response(ResponseError),
+    /// A WebSocket cannot be accepted like that.
+    Accept(AcceptError),
+    /// A message, or a close, that a WebSocket cannot send.
+    Message(websocket::SendError),
 }
 
 impl From<ResponseError> for SendError {
@@ -178,6 +188,7 @@ struct Shared<P> {
     now: Instant,
     next_number: u32,
     date: Date,
+    codecs: Codecs,
     /// When draining began.
     draining_since: Option<Instant>,
 }
@@ -277,6 +288,7 @@ impl<P: Proactor> Server<P> {
                 now,
                 next_number: 0,
                 date: Date::new(),
+                codecs: Codecs::default(),
                 draining_since: None,
             },
             connections: Vec::new(),
@@ -476,8 +488,61 @@ impl<P: Proactor> Server<P> {
         self.current(request).map(|connection| connection.room()).ok_or(SendError::Gone)
     }
 
-    /// The application is done with a request: answer in its place if it has not. To be called
-    /// once for each [`Event::Request`].
+    /// Accept the WebSocket that a request asks for. To decline is to answer the request.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn accept_websocket<'h>(
+        &mut self,
+        request: RequestId,
+        subprotocol: Option<&str>,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| {
+            connection.accept_websocket(subprotocol, headers, shared)
+        })
+        .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Send a message on an accepted WebSocket. `payload`: the same bytes, to be sent from where
+    /// they are instead of copied.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or why it cannot be sent.
+    pub fn send_message(
+        &mut self,
+        request: RequestId,
+        message: Message<'_>,
+        payload: Option<Box<dyn Payload>>,
+    ) -> Result<Progress, SendError> {
+        self.with(request, |connection, shared| connection.send_message(message, payload, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Close an accepted WebSocket; no more news of it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or why it cannot be closed like that.
+    pub fn close_websocket(
+        &mut self,
+        request: RequestId,
+        code: u16,
+        reason: &str,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.close_websocket(code, reason, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// The application has taken a message of `length` bytes, which makes room for others.
+    pub fn took_message(&mut self, request: RequestId, length: usize) {
+        self.with(request, |connection, shared| connection.took_message(length, shared));
+    }
+
+    /// The application is done with a request: answer in its place if it has not (close code 1011
+    /// on an open WebSocket). To be called once for each [`Event::Request`].
     pub fn finish(&mut self, request: RequestId) -> Left {
         self.running -= 1;
         self.with(request, Connection::finish).unwrap_or(Left::Answered)
