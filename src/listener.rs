@@ -11,9 +11,11 @@ mod bind;
 mod error;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::activation::{Activation, ActivationError, PassedFd};
@@ -64,6 +66,29 @@ impl Address {
             Some(Self::UnixAbstract(name.to_owned()))
         } else {
             address.is_unix().then_some(Self::UnixUnnamed)
+        }
+    }
+
+    /// A Unix address as people write it: a path, or `@name` in the abstract namespace.
+    #[must_use]
+    pub fn unix(text: &str) -> Self {
+        match text.strip_prefix('@') {
+            Some(name) => Self::UnixAbstract(name.as_bytes().to_owned()),
+            None => Self::UnixPath(text.into()),
+        }
+    }
+
+    /// The content of a `sun_path` of full length, unix(7), which is filled up with zeroes.
+    #[must_use]
+    pub fn unix_field(path: &[u8; 108]) -> Self {
+        let used = path.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        match &path[..used] {
+            [] => Self::UnixUnnamed,
+            [0, name @ ..] => Self::UnixAbstract(name.to_owned()),
+            path => {
+                let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+                Self::UnixPath(OsStr::from_bytes(&path[..end]).into())
+            }
         }
     }
 

@@ -487,6 +487,9 @@ impl Worker {
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }
+            Event::Unproxied(peer, refusal) => {
+                hosting.report(py, "debug", &format!("refused {peer}: {refusal}"))
+            }
         }
     }
 }
