@@ -125,6 +125,32 @@ pub struct Listener {
     pub inherited: bool,
     /// The file of a Unix socket that was bound here.
     pub file: Option<SocketFile>,
+    /// Each connection begins with a PROXY protocol header ([`crate::proxy::protocol`]).
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Whether `text` is its name, or its address as the log writes it; `unix:` may be left out.
+    fn is_called(&self, text: &str) -> bool {
+        if self.name.as_deref() == Some(text) {
+            return true;
+        }
+        match (text.parse::<SocketAddr>(), &self.address) {
+            (Ok(address), own) => *own == Address::tcp(address),
+            (Err(_), Address::Tcp(_)) => false,
+            (Err(_), own) => *own == Address::unix(text.strip_prefix("unix:").unwrap_or(text)),
+        }
+    }
+}
+
+/// For messages: `"web" (127.0.0.1:8000)`, `unix:/run/web.sock`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name:?} ({})", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
 }
 
 /// What the operator asked for. `None` and empty mean "not given", never "the default".
@@ -146,6 +172,8 @@ pub struct SocketOptions {
     pub uds_permissions: Option<u32>,
     /// `--backlog` of the sockets bound here, `listen(2)`.
     pub backlog: u32,
+    /// `--proxy-protocol`: names or addresses of listeners.
+    pub proxy_protocol: Vec<String>,
 }
 
 impl Default for SocketOptions {
@@ -159,6 +187,7 @@ impl Default for SocketOptions {
             uds: None,
             uds_permissions: None,
             backlog: 1024,
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -260,7 +289,29 @@ pub fn open(
     }
 
     bind_own(options, &mut listeners, &mut notices)?;
+    switch_proxy_protocol_on(&options.proxy_protocol, &mut listeners)?;
     Ok((listeners, notices))
+}
+
+/// Several listeners may have one name, and then it means them all.
+fn switch_proxy_protocol_on(
+    wanted: &[String],
+    listeners: &mut [Listener],
+) -> Result<(), ListenError> {
+    for text in wanted {
+        let mut is_known = false;
+        for listener in listeners.iter_mut().filter(|listener| listener.is_called(text)) {
+            listener.proxy_protocol = true;
+            is_known = true;
+        }
+        if !is_known {
+            return Err(ListenError::NoSuchListener {
+                wanted: text.clone(),
+                known: listeners.iter().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Binds the sockets that no one passed.
