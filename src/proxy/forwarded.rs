@@ -409,3 +409,362 @@ fn read_prefix(text: &[u8]) -> Option<String> {
     };
     text.strip_prefix('/')?.split('/').all(is_segment).then(|| text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::{Connection, Event, Limits};
+    use crate::proactor::simulated::Random;
+
+    const PROXY: &str = "10.0.0.1";
+
+    fn head(headers: &str) -> RequestHead {
+        let text = format!("GET / HTTP/1.0\r\n{headers}\r\n");
+        let mut input = text.as_bytes();
+        match Connection::new(Limits::default()).next_event(&mut input) {
+            Ok(Some(Event::Request(head))) => head,
+            other => panic!("{other:?} from {text:?}"),
+        }
+    }
+
+    fn tcp(ip: &str, port: u16) -> Address {
+        Address::tcp((ip.parse::<IpAddr>().unwrap(), port).into())
+    }
+
+    /// Trusts 10/8 and 2001:db8::/32, and reads these headers.
+    fn options(format: Format) -> Options {
+        let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(str::to_owned);
+        Options {
+            trusted: Trusted::parse(&trusted).unwrap(),
+            headers: true,
+            format,
+            prefix: true,
+            ..Options::default()
+        }
+    }
+
+    fn resolve(options: &Options, peer: &str, head: &mut RequestHead) -> Option<Forwarded> {
+        let (peer, local) = (tcp(peer, 1000), tcp("10.0.0.9", 8000));
+        options.resolve(head, (&peer, &local), Scheme::Http).map(|it| *it)
+    }
+
+    /// `client`, `scheme`, `server` and `prefix` as one line; `-` is what nothing is told of.
+    fn told(format: Format, headers: &str) -> String {
+        let shown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let found = resolve(&options(format), PROXY, &mut head(headers)).unwrap_or_default();
+        let server = found.server.map(|it| format!("{}|{}", it.host, it.port));
+        let scheme = found.scheme.map(|it| it.to_string());
+        let client = found.client.map(|it| it.to_string());
+        format!("{} {} {} {}", shown(client), shown(scheme), shown(server), shown(found.prefix))
+    }
+
+    fn check(format: Format, table: &[(&str, &str)]) {
+        for (headers, expected) in table {
+            let lines = headers.replace('|', "\r\n") + "\r\n";
+            assert_eq!(told(format, &lines), *expected, "{headers}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_first_from_the_right_that_is_not_trusted() {
+        let for_ = |value: &str| format!("X-Forwarded-For: {value}");
+        let table = [
+            ("192.0.2.1", "192.0.2.1:0"),
+            ("192.0.2.1:1234", "192.0.2.1:1234"),
+            ("198.51.100.1, 192.0.2.1", "192.0.2.1:0"),
+            ("198.51.100.1, 192.0.2.1, 10.0.0.2", "192.0.2.1:0"),
+            ("198.51.100.1, 192.0.2.1, 10.0.0.2, 2001:db8::9", "192.0.2.1:0"),
+            ("10.0.0.3, 10.0.0.2", "10.0.0.3:0"),
+            ("198.51.100.1|X-Forwarded-For: 192.0.2.1|X-Other: 203.0.113.1", "192.0.2.1:0"),
+            ("198.51.100.1|x-forwarded-for: 192.0.2.1|X-FORWARDED-FOR: 10.0.0.2", "192.0.2.1:0"),
+            // Spellings.
+            ("2001:dba::1", "[2001:dba::1]:0"),
+            ("[2001:dba::1]", "[2001:dba::1]:0"),
+            ("[2001:dba::1]:80", "[2001:dba::1]:80"),
+            ("::ffff:192.0.2.1", "192.0.2.1:0"),
+            ("192.0.2.1, ::ffff:10.0.0.2", "192.0.2.1:0"),
+            ("192.0.2.1:_hidden", "192.0.2.1:0"),
+            (" ,192.0.2.1,, ", "192.0.2.1:0"),
+            ("192.0.2.1\t,\t10.0.0.2", "192.0.2.1:0"),
+            // What is no address is never a client, and ends the walk.
+            ("", "-"),
+            (" , ,", "-"),
+            ("unknown", "-"),
+            ("_hidden", "-"),
+            ("192.0.2.1, unknown", "-"),
+            ("192.0.2.1, unknown, 10.0.0.2", "10.0.0.2:0"),
+            ("made up, 192.0.2.1", "192.0.2.1:0"),
+            ("<script>", "-"),
+            ("192.0.2.1 10.0.0.2", "-"),
+            ("192.0.2.256", "-"),
+            ("192.0.2.01", "-"),
+            ("192.0.2.1:", "-"),
+            ("192.0.2.1:65536", "-"),
+            ("192.0.2.1:+80", "-"),
+            ("192.0.2.1:80:80", "-"),
+            ("[192.0.2.1]:80", "-"),
+            ("[2001:dba::1", "-"),
+            ("[2001:dba::1]80", "-"),
+            ("[2001:dba::1]:", "-"),
+            ("fe80::1%eth0", "-"),
+            ("\"192.0.2.1\"", "-"),
+            ("localhost", "-"),
+            ("\u{661}.2.3.4", "-"),
+        ];
+        for (value, expected) in table {
+            let lines = for_(value).replace('|', "\r\n") + "\r\n";
+            assert_eq!(told(Format::XForwarded, &lines), format!("{expected} - - -"), "{value}");
+        }
+    }
+
+    #[test]
+    fn scheme_server_and_prefix_are_those_at_the_clients_place() {
+        check(
+            Format::XForwarded,
+            &[
+                ("X-Forwarded-Proto: https", "- https - -"),
+                ("X-Forwarded-Proto: HTTP", "- http - -"),
+                ("X-Forwarded-Proto: wss", "- https - -"),
+                ("X-Forwarded-Proto: ws", "- http - -"),
+                ("X-Forwarded-Proto: gopher", "- - - -"),
+                ("X-Forwarded-Proto: ", "- - - -"),
+                ("X-Forwarded-Proto: https http", "- - - -"),
+                // One trusted hop: the last, which that one wrote.
+                (
+                    "X-Forwarded-For: 192.0.2.1|X-Forwarded-Proto: https, http",
+                    "192.0.2.1:0 http - -",
+                ),
+                ("X-Forwarded-Proto: https|X-Forwarded-Proto: http", "- http - -"),
+                // Two: the second from the right, or all there is.
+                (
+                    "X-Forwarded-For: 192.0.2.1, 10.0.0.2|X-Forwarded-Proto: http, https, http",
+                    "192.0.2.1:0 https - -",
+                ),
+                (
+                    "X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.0.0.2|X-Forwarded-Proto: https",
+                    "192.0.2.1:0 https - -",
+                ),
+                ("X-Forwarded-Host: example.org", "- - example.org|80 -"),
+                ("X-Forwarded-Host: example.org:8080", "- - example.org|8080 -"),
+                ("X-Forwarded-Host: [2001:db8::1]:81", "- - 2001:db8::1|81 -"),
+                ("X-Forwarded-Host: [2001:db8::1]", "- - 2001:db8::1|80 -"),
+                ("X-Forwarded-Host: [x:y]", "- - - -"),
+                ("X-Forwarded-Host: evil.example, example.org", "- - example.org|80 -"),
+                (
+                    "X-Forwarded-Host: example.org|X-Forwarded-Proto: https",
+                    "- https example.org|443 -",
+                ),
+                ("X-Forwarded-Host: a b", "- - - -"),
+                ("X-Forwarded-Host: user@example.org", "- - - -"),
+                ("X-Forwarded-Host: example.org/path", "- - - -"),
+                ("X-Forwarded-Host: example.org:http", "- - - -"),
+                ("X-Forwarded-Host: example.org:0", "- - - -"),
+                ("X-Forwarded-Host: :80", "- - - -"),
+                ("X-Forwarded-Host: example.org:", "- - example.org|80 -"),
+                ("X-Forwarded-Port: 8443", "- - 10.0.0.9|8443 -"),
+                ("X-Forwarded-Port: 0", "- - - -"),
+                ("X-Forwarded-Port: https", "- - - -"),
+                ("X-Forwarded-Host: example.org|X-Forwarded-Port: 8443", "- - example.org|8443 -"),
+                ("X-Forwarded-Host: example.org:1|X-Forwarded-Port: 2", "- - example.org|2 -"),
+                ("X-Forwarded-Prefix: /api", "- - - /api"),
+                ("X-Forwarded-Prefix: /api/v1.0/~x_-/", "- - - /api/v1.0/~x_-"),
+                ("X-Forwarded-Prefix: /", "- - - -"),
+                ("X-Forwarded-Prefix: api", "- - - -"),
+                ("X-Forwarded-Prefix: //evil.example", "- - - -"),
+                ("X-Forwarded-Prefix: /a//b", "- - - -"),
+                ("X-Forwarded-Prefix: /api//", "- - - -"),
+                ("X-Forwarded-Prefix: /\\evil.example", "- - - -"),
+                ("X-Forwarded-Prefix: /a/../b", "- - - -"),
+                ("X-Forwarded-Prefix: /.", "- - - -"),
+                ("X-Forwarded-Prefix: /%2e%2e", "- - - -"),
+                ("X-Forwarded-Prefix: /\"><script>", "- - - -"),
+                // The other family is not read.
+                ("Forwarded: for=192.0.2.1;proto=https;host=evil.example", "- - - -"),
+            ],
+        );
+        let long = format!("X-Forwarded-Prefix: /{}\r\n", "a".repeat(PREFIX_BYTES));
+        assert_eq!(told(Format::XForwarded, &long), "- - - -");
+    }
+
+    #[test]
+    fn forwarded_is_that_of_rfc_7239() {
+        check(
+            Format::Forwarded,
+            &[
+                // The RFC's own examples, §4.
+                ("Forwarded: for=\"_gazonk\"", "- - - -"),
+                ("Forwarded: For=\"[2001:dba:cafe::17]:4711\"", "[2001:dba:cafe::17]:4711 - - -"),
+                ("Forwarded: for=192.0.2.60;proto=http;by=203.0.113.43", "192.0.2.60:0 http - -"),
+                ("Forwarded: for=192.0.2.43, for=198.51.100.17", "198.51.100.17:0 - - -"),
+                // §7.5
+                ("Forwarded: for=192.0.2.43|Forwarded: for=\"10.0.0.2:80\"", "192.0.2.43:0 - - -"),
+                (
+                    "Forwarded: for=192.0.2.1;host=example.org:81;proto=https,for=10.0.0.2;proto=http",
+                    "192.0.2.1:0 https example.org|81 -",
+                ),
+                // What the outer one does not say, the inner one may.
+                ("Forwarded: for=192.0.2.1, for=10.0.0.2;proto=https", "192.0.2.1:0 https - -"),
+                ("Forwarded: for=198.51.100.1;proto=https, for=192.0.2.1", "192.0.2.1:0 - - -"),
+                ("Forwarded: proto=https", "- https - -"),
+                ("Forwarded: for=192.0.2.1, proto=https", "- https - -"),
+                ("Forwarded: for=unknown;proto=https", "- https - -"),
+                ("Forwarded: for=192.0.2.1, for=unknown, for=10.0.0.2", "10.0.0.2:0 - - -"),
+                // Quoting.
+                ("Forwarded: for=\"192.0.2.1\"; PROTO=\"https\" ;", "192.0.2.1:0 https - -"),
+                ("Forwarded: for=\"192.\\0.2.1\"", "192.0.2.1:0 - - -"),
+                ("Forwarded: for=192.0.2.1;x=\"a,b;for=10.0.0.1\"", "192.0.2.1:0 - - -"),
+                ("Forwarded: for=192.0.2.1;x=\"a\\\",\\\\\"", "192.0.2.1:0 - - -"),
+                ("Forwarded: for=192.0.2.1:80", "192.0.2.1:80 - - -"),
+                ("Forwarded: , for=192.0.2.1 ,,", "192.0.2.1:0 - - -"),
+                // What a client left open swallows nothing of the proxy's.
+                ("Forwarded: for=\"x, for=192.0.2.1", "192.0.2.1:0 - - -"),
+                ("Forwarded: for=\"x, for=\"[2001:dba::1]\"", "[2001:dba::1]:0 - - -"),
+                ("Forwarded: for=\"x\\, for=192.0.2.1;proto=https", "192.0.2.1:0 https - -"),
+                ("Forwarded: for=\"x|Forwarded: for=192.0.2.1", "192.0.2.1:0 - - -"),
+                // An element that is not well-formed says nothing.
+                ("Forwarded: for", "- - - -"),
+                ("Forwarded: for=", "- - - -"),
+                ("Forwarded: for=192.0.2.1;for=192.0.2.2", "- - - -"),
+                ("Forwarded: for=192.0.2.1;junk", "- - - -"),
+                ("Forwarded: for=\"192.0.2.1", "- - - -"),
+                ("Forwarded: for=\"192.0.2.1\"x", "- - - -"),
+                ("Forwarded: for=192.0.2.1 proto=https", "- - - -"),
+                // The other family is not read.
+                ("X-Forwarded-For: 192.0.2.1|X-Forwarded-Proto: https", "- - - -"),
+                ("X-Forwarded-Port: 81|X-Forwarded-Prefix: /a|X-Forwarded-Host: b", "- - - -"),
+            ],
+        );
+    }
+
+    const EVERYTHING: &str = "Host: own\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n\
+                              X-Forwarded-Host: told\r\nX-Forwarded-Port: 9\r\n\
+                              X-Forwarded-Prefix: /p\r\nForwarded: for=192.0.2.1\r\n\
+                              X-Real-IP: 192.0.2.1\r\nX_Forwarded_For: 192.0.2.1\r\nX-Other: kept\r\n";
+
+    fn names(head: &RequestHead) -> Vec<String> {
+        head.headers().map(|(name, _)| String::from_utf8(name.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn nobody_else_is_believed() {
+        for format in [Format::XForwarded, Format::Forwarded] {
+            let mut all = head(EVERYTHING);
+            let options = Options { rewrite_host: true, ..options(format) };
+            assert_eq!(resolve(&options, "192.0.2.9", &mut all), None);
+            assert_eq!(all, head(EVERYTHING));
+            let off = Options { headers: false, ..options };
+            assert_eq!(resolve(&off, PROXY, &mut all), None);
+            assert_eq!(all, head(EVERYTHING));
+        }
+    }
+
+    #[test]
+    fn headers_of_others_are_removed_if_that_is_asked_for() {
+        for headers in [false, true] {
+            let options = Options { strip_untrusted: true, headers, ..options(Format::XForwarded) };
+            let mut all = head(EVERYTHING);
+            assert_eq!(resolve(&options, "192.0.2.9", &mut all), None);
+            assert_eq!(names(&all), ["host", "x-other"]);
+            let mut all = head(EVERYTHING);
+            resolve(&options, PROXY, &mut all);
+            assert_eq!(names(&all).len(), 10);
+        }
+    }
+
+    #[test]
+    fn the_host_is_rewritten_if_that_is_asked_for() {
+        let table = [
+            ("Host: own\r\nX-Forwarded-Host: told", "told"),
+            ("Host: own\r\nX-Forwarded-Host: told\r\nX-Forwarded-Port: 81", "told:81"),
+            ("Host: own\r\nX-Forwarded-Host: told:443\r\nX-Forwarded-Proto: https", "told"),
+            ("Host: own\r\nX-Forwarded-Host: [2001:db8::1]:81", "[2001:db8::1]:81"),
+            ("X-Forwarded-Host: told", "told"),
+            // A port alone is no host.
+            ("Host: own\r\nX-Forwarded-Port: 81", "own"),
+            ("Host: own\r\nX-Forwarded-Host: a b", "own"),
+            ("Host: own", "own"),
+        ];
+        for (headers, expected) in table {
+            let mut rewritten = head(&format!("{headers}\r\nX-Last: last\r\n"));
+            let options = Options { rewrite_host: true, ..options(Format::XForwarded) };
+            resolve(&options, PROXY, &mut rewritten);
+            assert_eq!(rewritten.header(b"host"), Some(expected.as_bytes()), "{headers}");
+            assert_eq!(rewritten.header(b"x-last"), Some(&b"last"[..]));
+            assert_eq!(names(&rewritten).iter().filter(|name| *name == "host").count(), 1);
+        }
+    }
+
+    #[test]
+    fn prefixes_are_taken_only_if_that_is_asked_for() {
+        let options = Options { prefix: false, ..options(Format::XForwarded) };
+        assert_eq!(resolve(&options, PROXY, &mut head("X-Forwarded-Prefix: /p\r\n")), None);
+    }
+
+    #[test]
+    fn everybody_is_trusted_up_to_the_left_end() {
+        let trusted = Trusted::parse(&["*".to_owned()]).unwrap();
+        let options = Options { trusted, ..options(Format::XForwarded) };
+        let mut list = head("X-Forwarded-For: 192.0.2.1, 192.0.2.2, 192.0.2.3\r\n");
+        let found = resolve(&options, "198.51.100.1", &mut list).unwrap();
+        assert_eq!(found.client, Some(tcp("192.0.2.1", 0)));
+    }
+
+    /// Whatever a client writes, a proxy that adds its address at the right end is believed: the
+    /// client is that address, and nothing the client wrote changes scheme or server.
+    #[test]
+    fn nothing_on_the_left_changes_what_a_trusted_proxy_added() {
+        let seed = 7239;
+        let mut random = Random::new(seed);
+        let pieces: &[&str] = &[
+            "\"",
+            "\\",
+            ",",
+            ";",
+            "=",
+            "for",
+            "proto",
+            "host",
+            "https",
+            "10.0.0.2",
+            "10.0.0.3:80",
+            "[2001:db8::1]",
+            "\"[2001:db8::1]:80\"",
+            "192.0.2.1",
+            "unknown",
+            "_x",
+            " ",
+            "\t",
+            "x",
+            ":",
+            "[",
+            "]",
+            "evil.example",
+            "\u{fc}",
+            "for=10.0.0.2",
+            "proto=https",
+            ", for=",
+        ];
+        for round in 0..100_000 {
+            let count = random.below(12);
+            let junk: String = (0..count).map(|_| pieces[random.below(pieces.len())]).collect();
+            let separator = [", ", ",", "\r\n"][random.below(3)];
+            let (format, line) = if random.one_in(2) {
+                (Format::XForwarded, "X-Forwarded-For: ")
+            } else {
+                (Format::Forwarded, "Forwarded: ")
+            };
+            let added = match format {
+                Format::XForwarded => "203.0.113.7",
+                Format::Forwarded => {
+                    ["for=203.0.113.7", "for=\"203.0.113.7\"", "For=\"203.0.113.7\";by=_p"]
+                        [random.below(3)]
+                }
+            };
+            let separator =
+                if separator == "\r\n" { format!("\r\n{line}") } else { separator.into() };
+            let headers = format!("{line}{junk}{separator}{added}\r\n");
+            let found = told(format, &headers);
+            assert_eq!(found, "203.0.113.7:0 - - -", "seed {seed}, round {round}: {headers:?}");
+        }
+    }
+}

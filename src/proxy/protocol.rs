@@ -294,3 +294,285 @@ fn crc32c(header: &[u8], position: usize) -> u32 {
     }
     !crc
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proactor::simulated::Random;
+
+    fn tcp(text: &str) -> Address {
+        Address::tcp(text.parse().unwrap())
+    }
+
+    fn version_2_header(command: u8, family_and_transport: u8, rest: &[u8]) -> Vec<u8> {
+        let mut header = SIGNATURE.to_vec();
+        header.extend([command, family_and_transport]);
+        header.extend(u16::try_from(rest.len()).unwrap().to_be_bytes());
+        header.extend(rest);
+        header
+    }
+
+    fn vector(kind: u8, value: &[u8]) -> Vec<u8> {
+        let mut vector = vec![kind];
+        vector.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+        vector.extend(value);
+        vector
+    }
+
+    /// 192.0.2.1:1000 to 192.0.2.2:443, and these vectors.
+    fn ipv4(vectors: &[u8]) -> Vec<u8> {
+        let addresses = [192, 0, 2, 1, 192, 0, 2, 2, 0x03, 0xe8, 0x01, 0xbb];
+        version_2_header(0x21, 0x11, &[&addresses, vectors].concat())
+    }
+
+    fn ipv6(source: &str) -> Vec<u8> {
+        let source = source.parse::<Ipv6Addr>().unwrap().octets();
+        let destination = "2001:db8::2".parse::<Ipv6Addr>().unwrap().octets();
+        let ports = [0xff, 0xff, 0, 80];
+        version_2_header(0x21, 0x21, &[&source[..], &destination, &ports].concat())
+    }
+
+    fn unix(source: &[u8], destination: &[u8]) -> Vec<u8> {
+        let mut rest = [0; 216];
+        rest[..source.len()].copy_from_slice(source);
+        rest[108..108 + destination.len()].copy_from_slice(destination);
+        version_2_header(0x21, 0x31, &rest)
+    }
+
+    fn ssl(flags: u8, vectors: &[u8]) -> Vec<u8> {
+        vector(SSL, &[&[flags, 0, 0, 0, 0], vectors].concat())
+    }
+
+    fn with_checksum() -> Vec<u8> {
+        let mut header = ipv4(&[vector(CRC32C, &[0; 4]), vector(0x04, b"padding")].concat());
+        let position = FIXED_BYTES + 12 + 3;
+        let checksum = crc32c(&header, position).to_be_bytes();
+        header[position..position + 4].copy_from_slice(&checksum);
+        header
+    }
+
+    fn told(ends: Option<(&str, &str)>) -> Header {
+        Header { ends: ends.map(|(source, own)| (tcp(source), tcp(own))), tls: None }
+    }
+
+    fn valid() -> Vec<(Vec<u8>, Header)> {
+        let line = |text: &str| text.as_bytes().to_vec();
+        let usual = ("192.0.2.1:1000", "192.0.2.2:443");
+        let path = |text: &str| Address::UnixPath(text.into());
+        let names = [vector(SSL_CIPHER, b"AES"), vector(SSL_VERSION, b"TLSv1.3")].concat();
+        let tls = |version: Option<&str>, cipher: Option<&str>| Header {
+            tls: Some(TlsInfo {
+                version: version.map(str::to_owned),
+                cipher: cipher.map(str::to_owned),
+            }),
+            ..told(Some(usual))
+        };
+        vec![
+            (line("PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"), told(Some(usual))),
+            (
+                line("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n"),
+                told(Some(("255.255.255.255:65535", "255.255.255.255:65535"))),
+            ),
+            (
+                line("PROXY TCP6 2001:db8::1 ::1 0 443\r\n"),
+                told(Some(("[2001:db8::1]:0", "[::1]:443"))),
+            ),
+            (line("PROXY TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.2 1000 443\r\n"), told(Some(usual))),
+            (line("PROXY UNKNOWN\r\n"), told(None)),
+            (line(&format!("PROXY UNKNOWN {}\r\n", "f".repeat(91))), told(None)),
+            (ipv4(&[]), told(Some(usual))),
+            (ipv6("2001:db8::1"), told(Some(("[2001:db8::1]:65535", "[2001:db8::2]:80")))),
+            (ipv6("::ffff:192.0.2.1"), told(Some(("192.0.2.1:65535", "[2001:db8::2]:80")))),
+            (
+                unix(b"", b"/run/web"),
+                Header { ends: Some((Address::UnixUnnamed, path("/run/web"))), tls: None },
+            ),
+            (
+                unix(b"\0name", &[b'x'; 108]),
+                Header {
+                    ends: Some((Address::UnixAbstract(b"name".to_vec()), path(&"x".repeat(108)))),
+                    tls: None,
+                },
+            ),
+            // LOCAL, with and without what is to be ignored.
+            (version_2_header(0x20, 0x00, &[]), told(None)),
+            (version_2_header(0x20, 0xff, b"anything"), told(None)),
+            // UNSPEC and datagrams.
+            (version_2_header(0x21, 0x00, b"any"), told(None)),
+            (version_2_header(0x21, 0x01, &[]), told(None)),
+            (version_2_header(0x21, 0x10, &[0; 12]), told(None)),
+            (version_2_header(0x21, 0x12, &[0; 12]), told(None)),
+            (ipv4(&vector(0xee, b"unknown")), told(Some(usual))),
+            (ipv4(&vector(0x04, &vec![0; REST_BYTES - 15])), told(Some(usual))),
+            (with_checksum(), told(Some(usual))),
+            (ipv4(&ssl(1, &names)), tls(Some("TLSv1.3"), Some("AES"))),
+            (ipv4(&ssl(7, &[])), tls(None, None)),
+            (ipv4(&ssl(0, &names)), told(Some(usual))),
+        ]
+    }
+
+    fn invalid() -> Vec<(Vec<u8>, Refusal)> {
+        let line = |text: &str| text.as_bytes().to_vec();
+        let malformed = Refusal::Malformed;
+        let end = malformed("the line ends in CR LF");
+        let family = malformed("an address is of the family named");
+        let port = malformed("a port is a decimal number");
+        let words = malformed("two addresses and two ports follow, one space before each");
+        let room = malformed("the length has room for the addresses");
+        let fits = malformed("each vector ends within the header");
+        let names = malformed("names of TLS versions and ciphers are visible ASCII");
+        let mut broken = with_checksum();
+        *broken.last_mut().unwrap() ^= 1;
+        let too_long = [&SIGNATURE[..], &[0x21, 0x11, 0x10, 0x01]].concat();
+        vec![
+            (line("GET / HTTP/1.1\r\n\r\n"), Refusal::Missing),
+            (line("PROXYTCP4 1.1.1.1 1.1.1.1 1 1\r\n"), Refusal::Missing),
+            (line("proxy TCP4 1.1.1.1 1.1.1.1 1 1\r\n"), Refusal::Missing),
+            (line("\r\n\r\n\0\r\nQUIT\r"), Refusal::Missing),
+            (b"\x16\x03\x01\x02\x00".to_vec(), Refusal::Missing),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 1 1\n"), end),
+            (line(&format!("PROXY UNKNOWN {}\r\n", "f".repeat(92))), Refusal::TooLong),
+            (line("PROXY TCP4 1.1.1.1 ::1 1 1\r\n"), family),
+            (line("PROXY TCP6 1.1.1.1 ::1 1 1\r\n"), family),
+            (line("PROXY TCP4 01.1.1.1 1.1.1.1 1 1\r\n"), family),
+            (line("PROXY TCP6 fe80::1%eth0 ::1 1 1\r\n"), family),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 01 1\r\n"), port),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 +1 1\r\n"), port),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 1 65536\r\n"), port),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 1 \r\n"), port),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 1\r\n"), words),
+            (line("PROXY TCP4 1.1.1.1  1.1.1.1 1 1\r\n"), words),
+            (line("PROXY TCP4 1.1.1.1 1.1.1.1 1 1 1\r\n"), words),
+            (line("PROXY TCP4\r\n"), words),
+            (
+                line("PROXY UDP4 1.1.1.1 1.1.1.1 1 1\r\n"),
+                malformed("the protocol is TCP4, TCP6 or UNKNOWN"),
+            ),
+            (line("PROXY \r\n"), malformed("the protocol is TCP4, TCP6 or UNKNOWN")),
+            (b"PROXY \xff\r\n".to_vec(), malformed("the line is ASCII")),
+            (
+                version_2_header(0x11, 0x11, &[0; 12]),
+                malformed("the version is 2, and the command LOCAL or PROXY"),
+            ),
+            (
+                version_2_header(0x22, 0x11, &[0; 12]),
+                malformed("the version is 2, and the command LOCAL or PROXY"),
+            ),
+            (
+                version_2_header(0x21, 0x41, &[0; 12]),
+                malformed("the family and the transport are known ones"),
+            ),
+            (
+                version_2_header(0x21, 0x13, &[0; 12]),
+                malformed("the family and the transport are known ones"),
+            ),
+            (version_2_header(0x21, 0x11, &[0; 11]), room),
+            (version_2_header(0x21, 0x21, &[0; 35]), room),
+            (version_2_header(0x21, 0x31, &[0; 215]), room),
+            (too_long, Refusal::TooLong),
+            (ipv4(&[4]), fits),
+            (ipv4(&[4, 0]), fits),
+            (ipv4(&[4, 0, 1]), fits),
+            (ipv4(&vector(CRC32C, &[0; 3])), malformed("a checksum has four bytes")),
+            (ipv4(&vector(CRC32C, &[0; 4]).repeat(2)), malformed("there is one checksum")),
+            (ipv4(&vector(CRC32C, &[0; 4])), Refusal::Checksum),
+            (broken, Refusal::Checksum),
+            (
+                ipv4(&vector(SSL, &[1, 0, 0, 0])),
+                malformed("the TLS vector has a client and a verify field"),
+            ),
+            (ipv4(&ssl(1, &[0x21, 0, 9])), fits),
+            (ipv4(&ssl(1, &vector(SSL_VERSION, b"TLS\n"))), names),
+            (ipv4(&ssl(1, &vector(SSL_CIPHER, b""))), names),
+            (ipv4(&ssl(1, &vector(SSL_CIPHER, &[b'x'; 65]))), names),
+            (ipv4(&ssl(1, &vector(SSL_CIPHER, "\u{e9}".as_bytes()))), names),
+        ]
+    }
+
+    #[test]
+    fn headers_are_taken_whole_at_any_cut_and_leave_the_rest() {
+        for (header, expected) in valid() {
+            let shown = header.escape_ascii();
+            for cut in 0..header.len() {
+                assert_eq!(parse(&header[..cut]), Ok(None), "{cut} of {shown}");
+            }
+            let whole = Some((expected, header.len()));
+            assert_eq!(parse(&header), Ok(whole.clone()), "{shown}");
+            for tail in [&b"GET / HTTP/1.1\r\n"[..], b"\r\n", b"PROXY ", &[0; 300]] {
+                assert_eq!(parse(&[&header, tail].concat()), Ok(whole.clone()), "{shown}");
+            }
+        }
+    }
+
+    /// Once a beginning is refused, whatever follows is: the same reason at any cut.
+    #[test]
+    fn what_breaks_a_rule_is_refused_at_any_cut() {
+        for (input, expected) in invalid() {
+            let shown = input.escape_ascii();
+            assert_eq!(parse(&input), Err(expected), "{shown}");
+            let mut refused = false;
+            for cut in 0..=input.len() {
+                match parse(&input[..cut]) {
+                    Ok(None) => assert!(!refused, "{cut} of {shown}"),
+                    Ok(Some(header)) => panic!("{cut} of {shown}: {header:?}"),
+                    Err(found) => {
+                        assert_eq!(found, expected, "{cut} of {shown}");
+                        refused = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The limit holds before the line or the rest has arrived: nobody makes us keep more.
+    #[test]
+    fn a_header_without_an_end_is_not_waited_for() {
+        let line = [WORD, &[b'f'; LINE_BYTES - WORD.len()]].concat();
+        assert_eq!(parse(&line[..LINE_BYTES - 1]), Ok(None));
+        assert_eq!(parse(&line), Err(Refusal::TooLong));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_rfc_3720() {
+        // RFC 3720, B.4: 32 bytes of zeroes, and of ones; the blanked bytes count as zero.
+        assert_eq!(crc32c(&[0; 32], 0), 0x8a91_36aa);
+        assert_eq!(crc32c(&[0xff; 32], 32), 0x62a8_ab43);
+        let mut blanked = [0; 32];
+        blanked[7..11].copy_from_slice(&[1, 2, 3, 4]);
+        assert_eq!(crc32c(&blanked, 7), 0x8a91_36aa);
+    }
+
+    /// Headers with one to three bytes changed: no panic, never more consumed than there is, and
+    /// what is under a checksum is either unchanged or refused.
+    #[test]
+    fn damage_is_survived() {
+        let seed = 20_240_611;
+        let mut random = Random::new(seed);
+        let headers = valid();
+        for round in 0..200_000 {
+            let (header, expected) = &headers[random.below(headers.len())];
+            let mut damaged = header.clone();
+            for _ in 0..=random.below(3) {
+                let position = random.below(damaged.len());
+                damaged[position] ^= 1 << random.below(8);
+            }
+            let length = random.below(damaged.len() + 1);
+            let result = parse(&damaged[..length]);
+            if let Ok(Some((_, consumed))) = &result {
+                assert!(*consumed <= length, "seed {seed}, round {round}");
+            }
+            // A changed address that is believed is what the checksum is there against; a change
+            // of the type of the checksum's own vector takes it away.
+            let checked = *header == with_checksum() && damaged[28] == CRC32C;
+            if checked && damaged[SIGNATURE.len()..16] == header[SIGNATURE.len()..16] {
+                match parse(&damaged) {
+                    Ok(Some((found, _))) => {
+                        assert_eq!((&found, &damaged), (expected, header), "round {round}");
+                    }
+                    Ok(None) => panic!("seed {seed}, round {round}: all of it was there"),
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+}
