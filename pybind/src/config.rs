@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 /// The keyword arguments of `Worker`: see `Worker.__new__` in the stub file.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[allow(clippy::struct_excessive_bools, reason = "one for each switch")]
 pub struct WorkerOptions {
     backpressure: usize,
     max_connections: usize,
@@ -25,11 +26,10 @@ impl WorkerOptions {
         let defaults = Config::default();
         let proxy = proxy::Options {
             trusted: Trusted::parse(&self.proxy_trusted)?,
-            headers: self.proxy_headers,
-            format: match self.proxy_headers_format.as_str() {
+            headers: self.proxy_headers.then_some(match self.proxy_headers_format.as_str() {
                 "forwarded" => Format::Forwarded,
                 _ => Format::XForwarded,
-            },
+            }),
             rewrite_host: self.proxy_rewrite_host,
             prefix: self.proxy_prefix,
             strip_untrusted: self.proxy_strip_untrusted,

@@ -135,12 +135,11 @@ impl RequestHead {
         let value = self.keep(value);
         let bytes = &self.bytes;
         let mut fields = self.fields.iter_mut();
-        match fields.find(|field| bytes[field.name.range()] == *lower_case_name) {
-            Some(field) => field.value = value,
-            None => {
-                let name = self.keep(lower_case_name);
-                self.fields.push(Field { name, value });
-            }
+        if let Some(field) = fields.find(|field| bytes[field.name.range()] == *lower_case_name) {
+            field.value = value;
+        } else {
+            let name = self.keep(lower_case_name);
+            self.fields.push(Field { name, value });
         }
     }
 

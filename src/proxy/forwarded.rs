@@ -43,10 +43,8 @@ pub enum Format {
 pub struct Options {
     /// Peers that may speak for others.
     pub trusted: Trusted,
-    /// Read the headers of trusted peers.
-    pub headers: bool,
-    /// Which headers those are.
-    pub format: Format,
+    /// Read these headers of trusted peers.
+    pub headers: Option<Format>,
     /// The host that they name becomes the request's `host`, too.
     pub rewrite_host: bool,
     /// Take `X-Forwarded-Prefix` as well.
@@ -83,7 +81,7 @@ impl Options {
     /// Whether there is anything to do for a request.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.headers || self.strip_untrusted
+        self.headers.is_some() || self.strip_untrusted
     }
 
     /// What is told of the request with this `head`, which came from `peer` to `local` over a
@@ -100,10 +98,7 @@ impl Options {
             }
             return None;
         }
-        if !self.headers {
-            return None;
-        }
-        let (forwarded, host_is_told) = match self.format {
+        let (forwarded, host_is_told) = match self.headers? {
             Format::XForwarded => {
                 self.read(|field| Some(list(head, field.x_name()?)), local, scheme)
             }
@@ -436,8 +431,7 @@ mod tests {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(str::to_owned);
         Options {
             trusted: Trusted::parse(&trusted).unwrap(),
-            headers: true,
-            format,
+            headers: Some(format),
             prefix: true,
             ..Options::default()
         }
@@ -652,7 +646,7 @@ mod tests {
             let options = Options { rewrite_host: true, ..options(format) };
             assert_eq!(resolve(&options, "192.0.2.9", &mut all), None);
             assert_eq!(all, head(EVERYTHING));
-            let off = Options { headers: false, ..options };
+            let off = Options { headers: None, ..options };
             assert_eq!(resolve(&off, PROXY, &mut all), None);
             assert_eq!(all, head(EVERYTHING));
         }
@@ -660,7 +654,7 @@ mod tests {
 
     #[test]
     fn headers_of_others_are_removed_if_that_is_asked_for() {
-        for headers in [false, true] {
+        for headers in [None, Some(Format::XForwarded)] {
             let options = Options { strip_untrusted: true, headers, ..options(Format::XForwarded) };
             let mut all = head(EVERYTHING);
             assert_eq!(resolve(&options, "192.0.2.9", &mut all), None);

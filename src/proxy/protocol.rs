@@ -1,5 +1,5 @@
 //! PROXY protocol, versions 1 and 2: the header that a proxy puts before the first byte of a
-//! connection, as HAProxy's `doc/proxy-protocol.txt` describes it (section numbers below).
+//! connection, as `doc/proxy-protocol.txt` of `HAProxy` describes it (section numbers below).
 //!
 //! [`parse`] looks at what has arrived and says what the header tells, or that more is needed, or
 //! why the connection is to be refused. It is a pure function: the same bytes give the same answer
@@ -280,7 +280,7 @@ fn visible(name: &[u8]) -> Result<String, Refusal> {
     }
 }
 
-/// CRC32c (RFC 4960, Appendix B) of `header` with the four bytes at `position` taken as zero, as
+/// The checksum `CRC32c` (RFC 4960, Appendix B) of `header` with the four bytes at `position` taken as zero, as
 /// §2.2.3 wants. Bit by bit: it is needed once a connection, for some hundred bytes.
 fn crc32c(header: &[u8], position: usize) -> u32 {
     let blanked = position..position + 4;
@@ -411,19 +411,13 @@ mod tests {
         ]
     }
 
-    fn invalid() -> Vec<(Vec<u8>, Refusal)> {
+    fn invalid_lines() -> Vec<(Vec<u8>, Refusal)> {
         let line = |text: &str| text.as_bytes().to_vec();
         let malformed = Refusal::Malformed;
         let end = malformed("the line ends in CR LF");
         let family = malformed("an address is of the family named");
         let port = malformed("a port is a decimal number");
         let words = malformed("two addresses and two ports follow, one space before each");
-        let room = malformed("the length has room for the addresses");
-        let fits = malformed("each vector ends within the header");
-        let names = malformed("names of TLS versions and ciphers are visible ASCII");
-        let mut broken = with_checksum();
-        *broken.last_mut().unwrap() ^= 1;
-        let too_long = [&SIGNATURE[..], &[0x21, 0x11, 0x10, 0x01]].concat();
         vec![
             (line("GET / HTTP/1.1\r\n\r\n"), Refusal::Missing),
             (line("PROXYTCP4 1.1.1.1 1.1.1.1 1 1\r\n"), Refusal::Missing),
@@ -450,6 +444,18 @@ mod tests {
             ),
             (line("PROXY \r\n"), malformed("the protocol is TCP4, TCP6 or UNKNOWN")),
             (b"PROXY \xff\r\n".to_vec(), malformed("the line is ASCII")),
+        ]
+    }
+
+    fn invalid_blocks() -> Vec<(Vec<u8>, Refusal)> {
+        let malformed = Refusal::Malformed;
+        let room = malformed("the length has room for the addresses");
+        let fits = malformed("each vector ends within the header");
+        let names = malformed("names of TLS versions and ciphers are visible ASCII");
+        let mut broken = with_checksum();
+        *broken.last_mut().unwrap() ^= 1;
+        let too_long = [&SIGNATURE[..], &[0x21, 0x11, 0x10, 0x01]].concat();
+        vec![
             (
                 version_2_header(0x11, 0x11, &[0; 12]),
                 malformed("the version is 2, and the command LOCAL or PROXY"),
@@ -507,7 +513,7 @@ mod tests {
     /// Once a beginning is refused, whatever follows is: the same reason at any cut.
     #[test]
     fn what_breaks_a_rule_is_refused_at_any_cut() {
-        for (input, expected) in invalid() {
+        for (input, expected) in [invalid_lines(), invalid_blocks()].concat() {
             let shown = input.escape_ascii();
             assert_eq!(parse(&input), Err(expected), "{shown}");
             let mut refused = false;
