@@ -445,4 +445,63 @@ mod tests {
             assert_eq!(address.to_string(), expected);
         }
     }
+
+    fn listener(name: Option<&str>, address: Address) -> Listener {
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let name = name.map(str::to_owned);
+        Listener { name, address, fd, inherited: true, file: None, proxy_protocol: false }
+    }
+
+    #[test]
+    fn listeners_go_by_their_name_and_by_their_address() {
+        let tcp = |text: &str| Address::tcp(text.parse().unwrap());
+        let table: &[(&str, &[usize])] = &[
+            ("web", &[0, 1]),
+            ("127.0.0.1:80", &[0]),
+            ("[::ffff:127.0.0.1]:80", &[0]),
+            ("[::1]:80", &[1]),
+            ("[0:0::1]:80", &[1]),
+            ("unix:/run/web", &[2]),
+            ("/run/web", &[2]),
+            ("@web", &[3]),
+            ("unix:@web", &[3]),
+        ];
+        let all = || {
+            [
+                listener(Some("web"), tcp("127.0.0.1:80")),
+                listener(Some("web"), tcp("[::1]:80")),
+                listener(Some("other"), Address::UnixPath("/run/web".into())),
+                listener(None, Address::UnixAbstract(b"web".to_vec())),
+            ]
+        };
+        for (wanted, expected) in table {
+            let mut listeners = all();
+            switch_proxy_protocol_on(&[(*wanted).to_owned()], &mut listeners).unwrap();
+            let found: Vec<usize> = (0..4).filter(|&it| listeners[it].proxy_protocol).collect();
+            assert_eq!(found, *expected, "{wanted}");
+        }
+        for unknown in ["", "127.0.0.1", "127.0.0.1:81", "0.0.0.0:80", "run/web", "unix:", "we"] {
+            let wanted = ["web".to_owned(), unknown.to_owned()];
+            let error = switch_proxy_protocol_on(&wanted, &mut all()).unwrap_err().to_string();
+            let expected = format!(
+                "--proxy-protocol: expected one of the listeners \"web\" (127.0.0.1:80), \"web\" \
+                 ([::1]:80), \"other\" (unix:/run/web), unix:@web, found {unknown:?}\n\nhint: "
+            );
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_full_length_is_a_path_a_name_or_nothing() {
+        let field = |text: &[u8]| {
+            let mut field = [0; 108];
+            field[..text.len()].copy_from_slice(text);
+            Address::unix_field(&field)
+        };
+        assert_eq!(field(b""), Address::UnixUnnamed);
+        assert_eq!(field(b"/run/web"), Address::UnixPath("/run/web".into()));
+        assert_eq!(field(b"/run/web\0rest"), Address::UnixPath("/run/web".into()));
+        assert_eq!(field(b"\0a\0b"), Address::UnixAbstract(b"a\0b".to_vec()));
+        assert_eq!(field(&[b'x'; 108]), Address::UnixPath("x".repeat(108).into()));
+    }
 }
