@@ -256,7 +256,7 @@ def test_proxy_protocol(start_server: StartServer, header: bytes, scheme: str) -
             found = scope_of(client)
             assert found["client"] == client.socket.getsockname()
         with Client(plain.getsockname()) as client:
-            client.send(header)
+            client.send(header + get("/scope"))
             assert client.read().status == 400
 
 
