@@ -426,7 +426,7 @@ mod tests {
         Address::tcp((ip.parse::<IpAddr>().unwrap(), port).into())
     }
 
-    /// Trusts 10/8 and 2001:db8::/32, and reads these headers.
+    /// Trusts `10.0.0.0/8` and `2001:db8::/32`, and reads these headers.
     fn options(format: Format) -> Options {
         let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(str::to_owned);
         Options {
