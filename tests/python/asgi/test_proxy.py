@@ -274,9 +274,8 @@ def test_headers_count_if_the_address_of_the_proxy_protocol_is_trusted(
 
 def assert_refused(client: Client) -> None:
     """The connection ends without a byte."""
-    with client:
-        with suppress(ConnectionResetError):
-            assert client.read_to_end() == b""
+    with client, suppress(ConnectionResetError):
+        assert client.read_to_end() == b""
 
 
 def test_proxy_protocol_is_for_trusted_peers_and_must_be_there(start_server: StartServer) -> None:
