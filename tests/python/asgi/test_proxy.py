@@ -244,7 +244,10 @@ def test_proxy_protocol(start_server: StartServer, header: bytes, scheme: str) -
                 # Who it names is not trusted.
                 assert found["client"] == ("203.0.113.7", 40000)
                 assert (found["scheme"], found["server"]) == (scheme, ("192.0.2.1", 443))
-        # The next connection on that place has nothing of it.
+        # The next connection on that place has nothing of it, also with the same ends.
+        with Client(proxied.getsockname()) as client:
+            client.send(proxy_2())
+            assert scope_of(client)["scheme"] == "http"
         with Client(proxied.getsockname()) as client:
             client.send(proxy_2(command=0x20) + get("/scope"))
             found = ast.literal_eval(client.read().body.decode())
