@@ -259,17 +259,23 @@ fn client(random: &mut Random, world: &World, number: usize) -> Client {
     Client { id, listener, opening, unsent, received: Vec::new(), expected, breaks_off }
 }
 
-/// The bodies of whole answers.
+/// The bodies of whole answers; behind them there may be a part of one.
 fn bodies(received: &[u8]) -> Vec<String> {
-    let text = str::from_utf8(received).unwrap();
-    let mut answers = text.split("HTTP/1.1 200 OK\r\n");
-    assert_eq!(answers.next(), Some(""), "what is no answer: {text:?}");
-    let whole = answers.filter_map(|answer| {
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
-        (length == body.len().to_string()).then(|| body.to_owned())
-    });
-    whole.collect()
+    const BEGIN: &str = "HTTP/1.1 200 OK\r\n";
+    let mut rest = str::from_utf8(received).unwrap();
+    let mut bodies = Vec::new();
+    while !rest.is_empty() {
+        let begins = rest.starts_with(BEGIN) || BEGIN.starts_with(rest);
+        assert!(begins, "what is no answer: {rest:?}");
+        let Some((head, tail)) = rest.split_once("\r\n\r\n") else { break };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let Some((body, tail)) = tail.split_at_checked(length.unwrap().parse().unwrap()) else {
+            break;
+        };
+        bodies.push(body.to_owned());
+        rest = tail;
+    }
+    bodies
 }
 
 #[test]
