@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::http1::Limits;
+use crate::proxy;
 use crate::websocket;
 
 /// Everything that can be set about a [`crate::server::Server`].
@@ -24,7 +25,10 @@ pub struct Config {
     pub date_header: bool,
     /// Add this `server` header to answers that have none (RFC 9110 §10.2.4).
     pub server_header: Option<String>,
-    /// Tell of each refused message with an [`crate::server::Event::Refused`].
+    /// What proxies in front are believed.
+    pub proxy: proxy::Options,
+    /// Tell of each refused message with an [`crate::server::Event::Refused`], and of each refused
+    /// connection with an [`crate::server::Event::Unproxied`].
     pub report_refusals: bool,
 }
 
@@ -38,6 +42,7 @@ impl Default for Config {
             websocket: None,
             date_header: true,
             server_header: Some("granian-uring".to_owned()),
+            proxy: proxy::Options::default(),
             report_refusals: false,
         }
     }

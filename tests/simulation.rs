@@ -946,7 +946,7 @@ impl Simulation {
                     assert_eq!(self.world.open_streams(), 0, "a connection was forgotten");
                 }
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
-                Event::Refused(..) => panic!("nobody asked for reports"),
+                Event::Refused(..) | Event::Unproxied(..) => panic!("nobody asked for reports"),
                 Event::WebSocket(..) => panic!("nobody asked for a WebSocket"),
             }
         }

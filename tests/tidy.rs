@@ -92,6 +92,17 @@ fn the_websocket_protocol_knows_http1_alone() {
 }
 
 #[test]
+fn what_a_proxy_tells_is_read_without_a_socket_or_a_clock() {
+    // Of the proactor, tests use the generator of random numbers.
+    let words =
+        ["io_uring", "socket2", "libc::", "std::thread", "std::time", "crate::server", "Proactor"];
+    let found = mentions(&files("src/proxy", ".rs"), &words);
+    assert_none(&found, "src/proxy is sans-IO: it knows addresses and the heads of requests");
+    let module = read(&root().join("src/proxy/mod.rs"));
+    assert!(module.contains("#![forbid(unsafe_code)]"));
+}
+
+#[test]
 fn the_server_does_not_name_an_implementation_of_the_proactor() {
     let found = mentions(&files("src/server", ".rs"), &["uring", "Uring", "Simulated"]);
     assert_none(&found, "src/server is written against the trait");

@@ -120,7 +120,7 @@ impl RequestHead {
     /// Names (lower case) and values (trimmed) in the order of the lines. Host has the authority
     /// of an absolute-form target (RFC 9112 §3.2.2).
     #[must_use]
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + DoubleEndedIterator {
         self.fields.iter().map(|field| (self.slice(field.name), self.slice(field.value)))
     }
 
@@ -128,6 +128,25 @@ impl RequestHead {
     #[must_use]
     pub fn header(&self, lower_case_name: &[u8]) -> Option<&[u8]> {
         self.headers().find(|(name, _)| *name == lower_case_name).map(|(_, value)| value)
+    }
+
+    /// Take out the lines whose name (in lower case) is one of those.
+    pub fn remove_headers(&mut self, is_one: impl Fn(&[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.fields.retain(|field| !is_one(&bytes[field.name.range()]));
+    }
+
+    /// Give the first line with this name, which is in lower case, another value; or add one.
+    pub fn set_header(&mut self, lower_case_name: &[u8], value: &[u8]) {
+        let value = self.keep(value);
+        let bytes = &self.bytes;
+        let mut fields = self.fields.iter_mut();
+        if let Some(field) = fields.find(|field| bytes[field.name.range()] == *lower_case_name) {
+            field.value = value;
+        } else {
+            let name = self.keep(lower_case_name);
+            self.fields.push(Field { name, value });
+        }
     }
 
     /// How long the body is.
@@ -172,7 +191,8 @@ impl RequestHead {
         self.keeps_alive
     }
 
-    /// The length of the head in the input, in bytes.
+    /// The length of the head in the input, in bytes, as long as nothing was
+    /// [set](Self::set_header).
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -226,6 +246,13 @@ impl RequestHead {
 
     fn slice(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
+    }
+
+    /// A copy of `text` behind the bytes of the head.
+    fn keep(&mut self, text: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        Span::new(start..self.bytes.len())
     }
 }
 

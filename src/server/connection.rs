@@ -5,7 +5,11 @@
 //! asks for: a send, a receive, a hang-up watch, a deadline, the close. So there is one place where
 //! operations start, and nothing has to be remembered between news and operation.
 //!
+//! Where the listener has PROXY protocol, a connection is [`Stage::Announced`] by a header first;
+//! one that may not be, or is not, is reset without an answer.
+//!
 //! ```text
+//! Announced ──header──► Open
 //! Open ──answered, and no further request──► Lingering ──peer's end, or time──► Dead ──► closed
 //!   └───────────peer gone, answer aborted, time─────────────────────────────────► Dead
 //! ```
@@ -14,14 +18,18 @@ mod websocket;
 
 use std::io;
 use std::mem;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
+    connection_scheme,
 };
+use crate::config::Config;
 use crate::http1::{self, ProtocolError, RequestHead};
 use crate::listener::Address;
 use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
+use crate::proxy::{Refusal, TlsInfo, protocol};
 use websocket::Link;
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
@@ -34,9 +42,14 @@ const DISCARD_BYTES: u64 = 256 * 1024;
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a body handed to the application at once.
 const READ_BYTES: usize = 64 * 1024;
+/// From the accept to the end of a PROXY header, which a proxy sends at once: time for a segment
+/// or two that was lost. Part of the time for a head, and never longer.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// A PROXY header is awaited.
+    Announced,
     /// Requests are read and answered.
     Open,
     /// The last answer is given out; after it our side ends, and what the peer still sends is
@@ -53,6 +66,8 @@ enum Stage {
 enum Waiting {
     /// For the application, or for nothing.
     Ours,
+    /// For a PROXY header.
+    ProxyHeader,
     /// For the first request.
     FirstRequest,
     /// For the rest of a head.
@@ -131,6 +146,7 @@ pub(super) struct Connection {
     number: u32,
     peer: Address,
     local: Address,
+    tls: Option<Arc<TlsInfo>>,
     http: http1::Connection,
     stage: Stage,
     input: Input,
@@ -169,6 +185,7 @@ impl Connection {
             number: shared.number(),
             peer: accepted.peer,
             local: accepted.local,
+            tls: None,
             http: http1::Connection::new(shared.config.limits),
             stage: Stage::Open,
             input: Input::default(),
@@ -188,6 +205,14 @@ impl Connection {
             waiting_since: shared.now,
             taken: 0,
             scheduled: None,
+        }
+    }
+
+    /// Let a PROXY header say whose connection this is, if it comes from a trusted peer.
+    pub(super) fn expect_proxy_header<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.stage = Stage::Announced;
+        if !shared.config.proxy.trusted.trusts(&self.peer, &self.local) {
+            self.refuse_connection(Refusal::Untrusted, shared);
         }
     }
 
@@ -216,6 +241,10 @@ impl Connection {
             self.waiting_since = shared.now;
         }
         match self.stage {
+            Stage::Announced => {
+                self.input.push(shared.proactor.bytes(&lease));
+                self.read_proxy_header(shared);
+            }
             Stage::Open if self.awaits_request() && self.input.is_empty() => {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
@@ -268,7 +297,7 @@ impl Connection {
             self.drain_websocket(shared);
         }
         match self.stage {
-            Stage::Open | Stage::Lingering => self.arm(shared),
+            Stage::Announced | Stage::Open | Stage::Lingering => self.arm(shared),
             Stage::Dead => self.wind_up(shared),
             Stage::Closing => return,
         }
@@ -286,6 +315,7 @@ impl Connection {
         }
         match self.waiting {
             Waiting::Ours => {}
+            Waiting::ProxyHeader => self.refuse_connection(Refusal::Late, shared),
             Waiting::Head | Waiting::Body if self.can_refuse() => {
                 self.refuse(408, "the request did not come in time", shared);
             }
@@ -311,10 +341,16 @@ impl Connection {
         }
     }
 
-    pub(super) fn take_request(&mut self) -> Option<Request> {
-        let head = self.exchange.as_mut()?.head.take()?;
+    pub(super) fn take_request(&mut self, config: &Config) -> Option<Request> {
+        let mut head = self.exchange.as_mut()?.head.take()?;
         let subprotocols = self.websocket.as_ref().map(|link| link.subprotocols().to_vec());
-        Some(Request { head, peer: self.peer.clone(), local: self.local.clone(), subprotocols })
+        let mut forwarded = None;
+        if config.proxy.is_active() {
+            let scheme = connection_scheme(self.tls.is_some());
+            forwarded = config.proxy.resolve(&mut head, (&self.peer, &self.local), scheme);
+        }
+        let (peer, local) = (self.peer.clone(), self.local.clone());
+        Some(Request { head, peer, local, subprotocols, tls: self.tls.clone(), forwarded })
     }
 
     pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
@@ -470,7 +506,7 @@ impl Connection {
 
     /// Close a connection on which nothing is under way, with a FIN.
     pub(super) fn close_idle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+        if !self.is_over() {
             shared.proactor.shutdown(self.stream);
             self.ended = true;
             self.die(shared);
@@ -479,7 +515,7 @@ impl Connection {
 
     /// Reset the connection: what was sent of an answer must not look whole.
     pub(super) fn abort<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+        if !self.is_over() {
             shared.proactor.reset_on_close(self.stream);
             self.die(shared);
         }
@@ -496,6 +532,11 @@ impl Connection {
 
     pub(super) fn is_busy(&self) -> bool {
         self.exchange.is_some() || !self.output.is_empty() || self.sending
+    }
+
+    /// Nothing more is read or sent.
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Dead | Stage::Closing)
     }
 
     /// Between requests, or within a head.
@@ -522,6 +563,34 @@ impl Connection {
         shared.draining_since.is_none()
             && unread <= DISCARD_BYTES + self.input.rest().len() as u64
             && !(self.input_ended && self.input.is_empty())
+    }
+
+    /// Look for the PROXY header; what is behind it is the client's.
+    fn read_proxy_header<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        match protocol::parse(self.input.rest()) {
+            Ok(Some((header, length))) => {
+                if let Some((client, server)) = header.ends {
+                    (self.peer, self.local) = (client, server);
+                }
+                self.tls = header.tls.map(Arc::new);
+                self.stage = Stage::Open;
+                let rest = self.input.rest().len() - length;
+                self.input.keep(rest);
+                if rest > 0 {
+                    self.next_request(shared);
+                }
+            }
+            Ok(None) => {}
+            Err(refusal) => self.refuse_connection(refusal, shared),
+        }
+    }
+
+    /// End a connection that is not what its listener is for, without an answer.
+    fn refuse_connection<P: Proactor>(&mut self, refusal: Refusal, shared: &mut Shared<P>) {
+        if shared.config.report_refusals {
+            shared.events.push_back(Event::Unproxied(self.peer.clone(), refusal));
+        }
+        self.abort(shared);
     }
 
     /// The result of looking for a request's head.
@@ -624,7 +693,7 @@ impl Connection {
             Stage::Open | Stage::Lingering if !self.output.is_empty() || self.sending => {
                 self.stage = Stage::Lingering;
             }
-            Stage::Open | Stage::Lingering => self.die(shared),
+            Stage::Announced | Stage::Open | Stage::Lingering => self.die(shared),
             Stage::Dead | Stage::Closing => {}
         }
     }
@@ -663,7 +732,7 @@ impl Connection {
 
     /// Nothing more can be read or sent. An answer that is cut by it must not look whole.
     fn die<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Dead | Stage::Closing) {
+        if self.is_over() {
             return;
         }
         if self.has_begun_answer() {
@@ -786,6 +855,7 @@ impl Connection {
             _ if self.sending || !self.output.is_empty() => Waiting::Write,
             (Stage::Lingering, _) => Waiting::Linger,
             (Stage::Open, _) if self.websocket.is_some() => self.websocket_waits_for(),
+            (Stage::Announced, _) => Waiting::ProxyHeader,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
                 (true, _) if self.input_ended => Waiting::HalfClose,
                 (true, false) => Waiting::Body,
@@ -804,6 +874,7 @@ impl Connection {
         let timeouts = &shared.config.timeouts;
         let usual = match self.waiting {
             Waiting::Ours => return None,
+            Waiting::ProxyHeader => timeouts.head.min(PROXY_HEADER),
             Waiting::FirstRequest | Waiting::Head => timeouts.head,
             Waiting::NextRequest => timeouts.keep_alive,
             Waiting::Body => timeouts.body,
@@ -815,7 +886,7 @@ impl Connection {
         };
         let due = self.waiting_since + usual;
         let draining = match self.waiting {
-            Waiting::Head => timeouts.drain_first,
+            Waiting::ProxyHeader | Waiting::Head => timeouts.drain_first,
             Waiting::Body if self.exchange.is_none() => timeouts.drain_linger,
             Waiting::Write => timeouts.drain_write,
             Waiting::Linger | Waiting::CloseFrame => timeouts.drain_linger,

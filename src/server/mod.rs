@@ -20,12 +20,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
+use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
 use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
@@ -69,6 +71,9 @@ pub enum Event {
     AcceptFailed(io::Error),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
+    /// A connection to a listener with PROXY protocol was closed without an answer. Only with
+    /// [`Config::report_refusals`].
+    Unproxied(Address, Refusal),
 }
 
 /// A request, as [`Server::take_request`] gives it.
@@ -76,12 +81,36 @@ pub enum Event {
 pub struct Request {
     /// Request line and headers.
     pub head: RequestHead,
-    /// Who asks.
+    /// The other end of the connection: the kernel's word, or a PROXY header's.
     pub peer: Address,
-    /// Our end of the connection.
+    /// Our end of the connection, likewise.
     pub local: Address,
     /// What a WebSocket handshake offers; `None` for any other request.
     pub subprotocols: Option<Vec<String>>,
+    /// The TLS that a proxy ended, if a PROXY header told of it.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// What a trusted peer told in this request's headers.
+    pub forwarded: Option<Box<Forwarded>>,
+}
+
+impl Request {
+    /// Who asks, as far as that is known.
+    #[must_use]
+    pub fn client(&self) -> &Address {
+        self.forwarded.as_ref().and_then(|it| it.client.as_ref()).unwrap_or(&self.peer)
+    }
+
+    /// How they ask.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        let told = self.forwarded.as_ref().and_then(|it| it.scheme);
+        told.unwrap_or_else(|| connection_scheme(self.tls.is_some()))
+    }
+}
+
+/// The scheme of requests on a connection of which nothing else is told.
+fn connection_scheme(is_tls: bool) -> Scheme {
+    if is_tls { Scheme::Https } else { Scheme::Http }
 }
 
 /// What [`Server::read_body`] found.
@@ -311,9 +340,17 @@ impl<P: Proactor> Server<P> {
     ///
     /// When the proactor cannot take it.
     pub fn add_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
-        let listener = self.shared.proactor.register_listener(listener)?;
-        self.acceptors.push(Acceptor::new(listener));
-        Ok(())
+        self.register(listener, false)
+    }
+
+    /// As [`Server::add_listener`], but each connection begins with a PROXY protocol header
+    /// ([`crate::proxy::protocol`]), and only peers that [`Config::proxy`] trusts may connect.
+    ///
+    /// # Errors
+    ///
+    /// When the proactor cannot take it.
+    pub fn add_proxy_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
+        self.register(listener, true)
     }
 
     /// Accept from the next flush on.
@@ -413,7 +450,8 @@ impl<P: Proactor> Server<P> {
 
     /// The request of an [`Event::Request`]; `None` when its peer is gone already.
     pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
-        self.current(request)?.take_request()
+        let (connection, shared) = self.parts(request)?;
+        connection.take_request(&shared.config)
     }
 
     /// Read on in the body of a request.
@@ -599,6 +637,12 @@ impl<P: Proactor> Server<P> {
     /// The proactor, for tests that look at it from the other side.
     pub fn proactor(&mut self) -> &mut P {
         &mut self.shared.proactor
+    }
+
+    fn register(&mut self, listener: OwnedFd, proxy_protocol: bool) -> io::Result<()> {
+        let listener = self.shared.proactor.register_listener(listener)?;
+        self.acceptors.push(Acceptor::new(listener, proxy_protocol));
+        Ok(())
     }
 
     fn complete(&mut self, completion: Completion) {
