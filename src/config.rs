@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use crate::http1::Limits;
+use crate::proxy;
+use crate::websocket;
 
 /// Everything that can be set about a [`crate::server::Server`].
 #[derive(Clone, Debug)]
@@ -17,11 +19,16 @@ pub struct Config {
     pub limits: Limits,
     /// How long each stage of a connection may last.
     pub timeouts: Timeouts,
+    /// How WebSocket connections are served; without it a handshake is a request like any other.
+    pub websocket: Option<WebSocket>,
     /// Add a `date` header to answers that have none (RFC 9110 §6.6.1).
     pub date_header: bool,
     /// Add this `server` header to answers that have none (RFC 9110 §10.2.4).
     pub server_header: Option<String>,
-    /// Tell of each refused message with an [`crate::server::Event::Refused`].
+    /// What proxies in front are believed.
+    pub proxy: proxy::Options,
+    /// Tell of each refused message with an [`crate::server::Event::Refused`], and of each refused
+    /// connection with an [`crate::server::Event::Unproxied`].
     pub report_refusals: bool,
 }
 
@@ -32,9 +39,33 @@ impl Default for Config {
             max_connections: 16 * 1024,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            websocket: None,
             date_header: true,
             server_header: Some("granian-uring".to_owned()),
+            proxy: proxy::Options::default(),
             report_refusals: false,
+        }
+    }
+}
+
+/// How WebSocket connections are served.
+#[derive(Clone, Debug)]
+pub struct WebSocket {
+    /// What is allowed on one.
+    pub settings: websocket::Settings,
+    /// From one ping to the next; `None`: no pings.
+    pub ping_interval: Option<Duration>,
+    /// From a ping to its pong; then the connection is cut.
+    pub ping_timeout: Duration,
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            settings: websocket::Settings::default(),
+            // What users of uvicorn know.
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -58,6 +89,8 @@ pub struct Timeouts {
     /// told `http.disconnect`. A client that only shut down its writing side cannot be told from
     /// one that has gone until something is sent to it; its answer is sent in any case.
     pub half_close: Duration,
+    /// From our close frame to the peer's; then our side ends without it.
+    pub close_frame: Duration,
     /// While draining: how long a connection on which a request was answered stays usable at
     /// least. The next request of a busy client comes within milliseconds.
     pub drain_idle: Duration,
@@ -67,7 +100,7 @@ pub struct Timeouts {
     /// While draining: without a byte taken by a peer for whom there is an answer. The restart waits
     /// for it.
     pub drain_write: Duration,
-    /// While draining: how long the peer may take to close after our last byte.
+    /// While draining: how long the peer may take to close after our last byte, or close frame.
     pub drain_linger: Duration,
 }
 
@@ -80,6 +113,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(60),
             linger: Duration::from_secs(2),
             half_close: Duration::from_secs(1),
+            close_frame: Duration::from_secs(10),
             drain_idle: Duration::from_millis(100),
             drain_first: Duration::from_secs(1),
             drain_write: Duration::from_secs(5),

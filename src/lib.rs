@@ -9,4 +9,6 @@ pub mod http1;
 pub mod listener;
 pub mod notify;
 pub mod proactor;
+pub mod proxy;
 pub mod server;
+pub mod websocket;

@@ -11,9 +11,11 @@ mod bind;
 mod error;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::activation::{Activation, ActivationError, PassedFd};
@@ -67,6 +69,29 @@ impl Address {
         }
     }
 
+    /// A Unix address as people write it: a path, or `@name` in the abstract namespace.
+    #[must_use]
+    pub fn unix(text: &str) -> Self {
+        match text.strip_prefix('@') {
+            Some(name) => Self::UnixAbstract(name.as_bytes().to_owned()),
+            None => Self::UnixPath(text.into()),
+        }
+    }
+
+    /// The content of a `sun_path` of full length, unix(7), which is filled up with zeroes.
+    #[must_use]
+    pub fn unix_field(path: &[u8; 108]) -> Self {
+        let used = path.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        match &path[..used] {
+            [] => Self::UnixUnnamed,
+            [0, name @ ..] => Self::UnixAbstract(name.to_owned()),
+            path => {
+                let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+                Self::UnixPath(OsStr::from_bytes(&path[..end]).into())
+            }
+        }
+    }
+
     /// True for a TCP address that stands for every address of the host.
     #[must_use]
     pub fn is_unspecified(&self) -> bool {
@@ -100,6 +125,32 @@ pub struct Listener {
     pub inherited: bool,
     /// The file of a Unix socket that was bound here.
     pub file: Option<SocketFile>,
+    /// Each connection begins with a PROXY protocol header ([`crate::proxy::protocol`]).
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// Whether `text` is its name, or its address as the log writes it; `unix:` may be left out.
+    fn is_called(&self, text: &str) -> bool {
+        if self.name.as_deref() == Some(text) {
+            return true;
+        }
+        match (text.parse::<SocketAddr>(), &self.address) {
+            (Ok(address), own) => *own == Address::tcp(address),
+            (Err(_), Address::Tcp(_)) => false,
+            (Err(_), own) => *own == Address::unix(text.strip_prefix("unix:").unwrap_or(text)),
+        }
+    }
+}
+
+/// For messages: `"web" (127.0.0.1:8000)`, `unix:/run/web.sock`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name:?} ({})", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
 }
 
 /// What the operator asked for. `None` and empty mean "not given", never "the default".
@@ -121,6 +172,8 @@ pub struct SocketOptions {
     pub uds_permissions: Option<u32>,
     /// `--backlog` of the sockets bound here, `listen(2)`.
     pub backlog: u32,
+    /// `--proxy-protocol`: names or addresses of listeners.
+    pub proxy_protocol: Vec<String>,
 }
 
 impl Default for SocketOptions {
@@ -134,6 +187,7 @@ impl Default for SocketOptions {
             uds: None,
             uds_permissions: None,
             backlog: 1024,
+            proxy_protocol: Vec::new(),
         }
     }
 }
@@ -235,7 +289,29 @@ pub fn open(
     }
 
     bind_own(options, &mut listeners, &mut notices)?;
+    switch_proxy_protocol_on(&options.proxy_protocol, &mut listeners)?;
     Ok((listeners, notices))
+}
+
+/// Several listeners may have one name, and then it means them all.
+fn switch_proxy_protocol_on(
+    wanted: &[String],
+    listeners: &mut [Listener],
+) -> Result<(), ListenError> {
+    for text in wanted {
+        let mut is_known = false;
+        for listener in listeners.iter_mut().filter(|listener| listener.is_called(text)) {
+            listener.proxy_protocol = true;
+            is_known = true;
+        }
+        if !is_known {
+            return Err(ListenError::NoSuchListener {
+                wanted: text.clone(),
+                known: listeners.iter().map(ToString::to_string).collect(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Binds the sockets that no one passed.
@@ -368,5 +444,64 @@ mod tests {
         for (address, expected) in table {
             assert_eq!(address.to_string(), expected);
         }
+    }
+
+    fn listener(name: Option<&str>, address: Address) -> Listener {
+        let fd = std::fs::File::open("/dev/null").unwrap().into();
+        let name = name.map(str::to_owned);
+        Listener { name, address, fd, inherited: true, file: None, proxy_protocol: false }
+    }
+
+    #[test]
+    fn listeners_go_by_their_name_and_by_their_address() {
+        let tcp = |text: &str| Address::tcp(text.parse().unwrap());
+        let table: &[(&str, &[usize])] = &[
+            ("web", &[0, 1]),
+            ("127.0.0.1:80", &[0]),
+            ("[::ffff:127.0.0.1]:80", &[0]),
+            ("[::1]:80", &[1]),
+            ("[0:0::1]:80", &[1]),
+            ("unix:/run/web", &[2]),
+            ("/run/web", &[2]),
+            ("@web", &[3]),
+            ("unix:@web", &[3]),
+        ];
+        let all = || {
+            [
+                listener(Some("web"), tcp("127.0.0.1:80")),
+                listener(Some("web"), tcp("[::1]:80")),
+                listener(Some("other"), Address::UnixPath("/run/web".into())),
+                listener(None, Address::UnixAbstract(b"web".to_vec())),
+            ]
+        };
+        for (wanted, expected) in table {
+            let mut listeners = all();
+            switch_proxy_protocol_on(&[(*wanted).to_owned()], &mut listeners).unwrap();
+            let found: Vec<usize> = (0..4).filter(|&it| listeners[it].proxy_protocol).collect();
+            assert_eq!(found, *expected, "{wanted}");
+        }
+        for unknown in ["", "127.0.0.1", "127.0.0.1:81", "0.0.0.0:80", "run/web", "unix:", "we"] {
+            let wanted = ["web".to_owned(), unknown.to_owned()];
+            let error = switch_proxy_protocol_on(&wanted, &mut all()).unwrap_err().to_string();
+            let expected = format!(
+                "--proxy-protocol: expected one of the listeners \"web\" (127.0.0.1:80), \"web\" \
+                 ([::1]:80), \"other\" (unix:/run/web), unix:@web, found {unknown:?}\n\nhint: "
+            );
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_full_length_is_a_path_a_name_or_nothing() {
+        let field = |text: &[u8]| {
+            let mut field = [0; 108];
+            field[..text.len()].copy_from_slice(text);
+            Address::unix_field(&field)
+        };
+        assert_eq!(field(b""), Address::UnixUnnamed);
+        assert_eq!(field(b"/run/web"), Address::UnixPath("/run/web".into()));
+        assert_eq!(field(b"/run/web\0rest"), Address::UnixPath("/run/web".into()));
+        assert_eq!(field(b"\0a\0b"), Address::UnixAbstract(b"a\0b".to_vec()));
+        assert_eq!(field(&[b'x'; 108]), Address::UnixPath("x".repeat(108).into()));
     }
 }

@@ -39,6 +39,7 @@ fn timeouts() -> Timeouts {
         write: Duration::from_secs(4),
         linger: Duration::from_secs(2),
         half_close: Duration::from_secs(1),
+        close_frame: Duration::from_secs(1),
         drain_idle: Duration::from_millis(100),
         drain_first: Duration::from_secs(1),
         drain_write: Duration::from_secs(1),
@@ -945,7 +946,8 @@ impl Simulation {
                     assert_eq!(self.world.open_streams(), 0, "a connection was forgotten");
                 }
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
-                Event::Refused(..) => panic!("nobody asked for reports"),
+                Event::Refused(..) | Event::Unproxied(..) => panic!("nobody asked for reports"),
+                Event::WebSocket(..) => panic!("nobody asked for a WebSocket"),
             }
         }
         let now = self.now();

@@ -67,16 +67,38 @@ fn the_core_does_not_know_python() {
     assert_none(&found, "src/ is pure Rust; Python is the business of pybind/");
 }
 
+/// What a protocol without I/O does not name; and of this crate only what is in `known`.
+fn assert_sans_io(folder: &str, known: &[&str]) {
+    let words = ["io_uring", "socket2", "libc::", "std::net", "std::thread", "std::time"];
+    assert_none(&mentions(&files(folder, ".rs"), &words), "a protocol is bytes in, events out");
+    for path in files(folder, ".rs") {
+        for (number, line) in code_lines(&read(&path)) {
+            let known = known.iter().any(|module| line.contains(&format!("crate::{module}")));
+            assert!(!line.contains("crate::") || known, "{}:{number}: {line}", path.display());
+        }
+    }
+    let module = read(&root().join(folder).join("mod.rs"));
+    assert!(module.contains("#![forbid(unsafe_code)]"));
+}
+
 #[test]
 fn the_codec_knows_httparse_alone() {
+    assert_sans_io("src/http1", &["http1"]);
+}
+
+#[test]
+fn the_websocket_protocol_knows_http1_alone() {
+    assert_sans_io("src/websocket", &["http1", "websocket"]);
+}
+
+#[test]
+fn what_a_proxy_tells_is_read_without_a_socket_or_a_clock() {
+    // Of the proactor, tests use the generator of random numbers.
     let words =
-        ["io_uring", "socket2", "libc::", "std::net", "std::thread", "std::time", "crate::"];
-    let found: Vec<String> = mentions(&files("src/http1", ".rs"), &words)
-        .into_iter()
-        .filter(|line| !line.contains("crate::http1"))
-        .collect();
-    assert_none(&found, "src/http1 is sans-IO: bytes in, events out");
-    let module = read(&root().join("src/http1/mod.rs"));
+        ["io_uring", "socket2", "libc::", "std::thread", "std::time", "crate::server", "Proactor"];
+    let found = mentions(&files("src/proxy", ".rs"), &words);
+    assert_none(&found, "src/proxy is sans-IO: it knows addresses and the heads of requests");
+    let module = read(&root().join("src/proxy/mod.rs"));
     assert!(module.contains("#![forbid(unsafe_code)]"));
 }
 
@@ -88,8 +110,14 @@ fn the_server_does_not_name_an_implementation_of_the_proactor() {
 
 #[test]
 fn unsafe_is_where_it_is_said_to_be() {
-    let allowed =
-        ["uring.rs", "activation.rs", "notify.rs", "listener/adopt.rs", "listener/bind.rs"];
+    let allowed = [
+        "uring.rs",
+        "uring/sending.rs",
+        "activation.rs",
+        "notify.rs",
+        "listener/adopt.rs",
+        "listener/bind.rs",
+    ];
     for path in files("src", ".rs") {
         let text = read(&path);
         let uses = code_lines(&text).any(|(_, line)| line.contains("unsafe {"));

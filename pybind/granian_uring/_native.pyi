@@ -98,13 +98,20 @@ class _WorkerOptions(TypedDict):
     max_connections: int
     default_headers: bool
     report_refusals: bool
+    proxy_headers: bool
+    proxy_headers_format: str
+    proxy_trusted: list[str]
+    proxy_rewrite_host: bool
+    proxy_prefix: bool
+    proxy_strip_untrusted: bool
 
 @final
 class Worker:
     """One ring with its server. Belongs to the thread that makes it."""
 
     def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
-        """Takes the listeners. Raises `OperatorError` when the kernel refuses a ring."""
+        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses, or a
+        trusted peer that cannot be understood."""
     def attach(
         self,
         event_loop: AbstractEventLoop,
@@ -188,5 +195,6 @@ def open_listeners(
     uds: str | None,
     uds_permissions: int | None,
     backlog: int,
+    proxy_protocol: list[str],
 ) -> Listeners:
     """Opens every socket that was asked for. Raises `OperatorError`."""

@@ -18,7 +18,7 @@ import click
 __all__ = ["GROUPS", "LATER", "OPTIONS", "LaterWord", "NotYet", "Option", "Settings"]
 
 # Sections of --help and of docs/options.md, in order.
-GROUPS = ("Sockets", "Application", "Requests", "Logging", "Process")
+GROUPS = ("Sockets", "Application", "Requests", "Proxy", "Logging", "Process")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,18 @@ class Octal(click.IntRange):
         if not 0 <= mode <= 0o777:
             self.fail(f"{value!r} is not an octal mode from 000 to 777.", param, ctx)
         return mode
+
+
+class PathPrefix(click.ParamType[str]):
+    """A path to mount at: `/api`. A slash at its end is dropped."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        prefix = str(value).rstrip("/")
+        if not str(value).startswith("/") or prefix.startswith("//"):
+            self.fail(f"{value!r} does not begin with one slash.", param, ctx)
+        return prefix
 
 
 class Seconds(click.FloatRange):
@@ -228,8 +240,10 @@ class Settings:
         repeatable=True,
     )
     url_path_prefix: str | None = option(
-        "The path that the application is mounted at: root_path of ASGI, SCRIPT_NAME of WSGI.",
+        "The path that the application is mounted at: root_path of ASGI, and the front of path; "
+        "SCRIPT_NAME of WSGI.",
         group="Application",
+        type=PathPrefix(),
     )
     blocking_threads: int | None = option(
         "At most so many threads run a WSGI application; 0 runs it on the thread of the ring.",
@@ -275,6 +289,59 @@ class Settings:
         type=click.BOOL,
         default=True,
         native="default_headers",
+    )
+
+    proxy_headers: bool = option(
+        "Take the client, the scheme and the server of a request from the headers of trusted "
+        "peers.",
+        group="Proxy",
+        type=click.BOOL,
+        default=False,
+        native="proxy_headers",
+    )
+    proxy_headers_format: str = option(
+        "Which headers the proxy writes: X-Forwarded-For, -Proto, -Host and -Port, or Forwarded "
+        "(RFC 7239). The others are never read.",
+        group="Proxy",
+        type=click.Choice(["x-forwarded", "forwarded"]),
+        default="x-forwarded",
+        native="proxy_headers_format",
+    )
+    proxy_trusted: tuple[str, ...] = option(
+        "Trust this peer: an IP address, a network, unix, unix:PATH, or * for everybody.",
+        group="Proxy",
+        shown_default="127.0.0.0/8, ::1, unix",
+        repeatable=True,
+        native="proxy_trusted",
+    )
+    proxy_protocol: tuple[str, ...] = option(
+        "Connections to this listener, by its name or address, begin with a PROXY protocol header "
+        "from a trusted peer; others are refused.",
+        group="Proxy",
+        repeatable=True,
+        native="proxy_protocol",
+    )
+    proxy_rewrite_host: bool = option(
+        "The host that a trusted peer's headers name replaces the request's Host.",
+        group="Proxy",
+        type=click.BOOL,
+        default=False,
+        native="proxy_rewrite_host",
+    )
+    proxy_prefix: bool = option(
+        "The X-Forwarded-Prefix of a trusted peer goes in front of root_path and path.",
+        group="Proxy",
+        type=click.BOOL,
+        default=False,
+        native="proxy_prefix",
+    )
+    proxy_strip_untrusted: bool = option(
+        "Remove Forwarded, X-Forwarded-* and X-Real-IP from requests of peers that are not "
+        "trusted.",
+        group="Proxy",
+        type=click.BOOL,
+        default=False,
+        native="proxy_strip_untrusted",
     )
 
     log: bool = option(

@@ -83,6 +83,7 @@ def run(settings: Settings) -> int:
         uds=settings.uds,
         uds_permissions=settings.uds_permissions,
         backlog=settings.backlog,
+        proxy_protocol=list(settings.proxy_protocol),
     )
     for level, text in listeners.notices:
         _report(level, text)
@@ -99,6 +100,12 @@ def run(settings: Settings) -> int:
             "max_connections": settings.max_connections or max(descriptors - _RESERVED_FDS, 16),
             "default_headers": settings.default_headers,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
+            "proxy_headers": settings.proxy_headers,
+            "proxy_headers_format": settings.proxy_headers_format,
+            "proxy_trusted": list(settings.proxy_trusted),
+            "proxy_rewrite_host": settings.proxy_rewrite_host,
+            "proxy_prefix": settings.proxy_prefix,
+            "proxy_strip_untrusted": settings.proxy_strip_untrusted,
         },
     )
     service = _Service(settings, application, interface, worker, notifier, access)

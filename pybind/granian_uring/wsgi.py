@@ -89,10 +89,9 @@ def host(
 
 def _environ(prefix: str | None, *, multithread: bool) -> dict[str, Any]:
     """What every environ has, "environ Variables" of PEP 3333."""
-    path = (prefix or "").strip("/")
     return {
         # A path in the bytes of its characters, as PATH_INFO.
-        "SCRIPT_NAME": f"/{path}".encode().decode("latin-1") if path else "",
+        "SCRIPT_NAME": (prefix or "").encode().decode("latin-1"),
         "SERVER_SOFTWARE": f"granian-uring/{__version__}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",

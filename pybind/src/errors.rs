@@ -30,6 +30,8 @@ pub fn send_error(py: Python<'_>, error: SendError) -> PyErr {
             Err(error) => error,
         },
         SendError::Response(error) => PyRuntimeError::new_err(error.to_string()),
+        SendError::Accept(error) => PyRuntimeError::new_err(error.to_string()),
+        SendError::Message(error) => PyRuntimeError::new_err(error.to_string()),
     }
 }
 

@@ -1,10 +1,17 @@
 //! The ASGI connection scope of a request, <https://asgi.readthedocs.io>, "HTTP & WebSocket".
 //!
 //! Most of a scope is the same for all requests of a connection: it is copied from a template that
-//! has every key already, and only the values that differ are set.
+//! has every key already, and only the values that differ are set. What a proxy tells of a request
+//! in its headers is such a value; what a PROXY header told is the connection's.
+//!
+//! `path` has `root_path` at its front, as ASGI wants it (`SCRIPT_NAME` and `PATH_INFO` of WSGI
+//! together), also where a proxy has taken that off; `raw_path` is what was received.
+
+use std::borrow::Cow;
 
 use granian_uring::http1::{RequestHead, Version};
 use granian_uring::listener::Address;
+use granian_uring::proxy::{Forwarded, Scheme};
 use granian_uring::server::Request;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -53,14 +60,22 @@ pub const COMMON_NAMES: [&str; 40] = [
     "x-forwarded-proto",
     "x-request-id",
 ];
+/// Messages that every client can be answered with, <https://asgi.readthedocs.io>, "Extensions".
+/// `http.response.trailers` is offered to clients that take trailers.
+const EXTENSIONS: [&str; 3] =
+    ["http.response.early_hint", "http.response.pathsend", "http.response.zerocopysend"];
 pub const LONGEST_COMMON_NAME: usize = 30;
 
 /// Makes scopes.
 pub struct ScopeBuilder {
+    /// Empty, or with a slash at its front and none at its end.
+    prefix: String,
     root_path: Py<PyString>,
     /// The application's lifespan state; every request gets a copy.
     state: Option<Py<PyDict>>,
     asgi: Py<PyDict>,
+    /// What the application may send beyond the core of ASGI.
+    extensions: Py<PyDict>,
     /// By length.
     names: Vec<Vec<(&'static str, Py<PyBytes>)>>,
 }
@@ -69,17 +84,21 @@ pub struct ScopeBuilder {
 pub struct Template {
     peer: Address,
     local: Address,
+    is_tls: bool,
     scope: Py<PyDict>,
 }
 
 impl Template {
     /// Whether this is the template of `request`'s connection.
     pub fn fits(&self, request: &Request) -> bool {
-        self.peer == request.peer && self.local == request.local
+        self.peer == request.peer
+            && self.local == request.local
+            && self.is_tls == request.tls.is_some()
     }
 
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self { peer: self.peer.clone(), local: self.local.clone(), scope: self.scope.clone_ref(py) }
+        let (peer, local) = (self.peer.clone(), self.local.clone());
+        Self { peer, local, is_tls: self.is_tls, scope: self.scope.clone_ref(py) }
     }
 }
 
@@ -88,50 +107,64 @@ impl ScopeBuilder {
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
         asgi.set_item("spec_version", "2.5")?;
+        let extensions = PyDict::new(py);
+        for name in EXTENSIONS {
+            extensions.set_item(PyString::intern(py, name), PyDict::new(py))?;
+        }
         let mut names = Vec::new();
         names.resize_with(LONGEST_COMMON_NAME + 1, Vec::new);
         for name in COMMON_NAMES {
             names[name.len()].push((name, PyBytes::new(py, name.as_bytes()).unbind()));
         }
+        let prefix = root_path.to_owned();
         let root_path = PyString::new(py, root_path).unbind();
-        Ok(Self { root_path, state, asgi: asgi.unbind(), names })
+        let (asgi, extensions) = (asgi.unbind(), extensions.unbind());
+        Ok(Self { prefix, root_path, state, asgi, extensions, names })
     }
 
     /// What all scopes of a connection have in common, and a place for the rest.
     pub fn template(&self, py: Python<'_>, request: &Request) -> PyResult<Template> {
         let scope = PyDict::new(py);
         scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        scope.set_item(intern!(py, "scheme"), intern!(py, "http"))?;
+        let is_tls = request.tls.is_some();
+        let connection_scheme = if is_tls { Scheme::Https } else { Scheme::Http };
+        scope.set_item(intern!(py, "scheme"), scheme(py, connection_scheme))?;
         scope.set_item(intern!(py, "root_path"), &self.root_path)?;
         scope.set_item(intern!(py, "client"), client(py, &request.peer)?)?;
         scope.set_item(intern!(py, "server"), server(py, &request.local)?)?;
         // What nearly every request has, so that most need not set it.
         scope.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
         scope.set_item(intern!(py, "query_string"), PyBytes::new(py, b""))?;
-        for key in ["asgi", "method", "path", "raw_path", "headers"] {
+        for key in ["asgi", "extensions", "method", "path", "raw_path", "headers"] {
             scope.set_item(PyString::intern(py, key), py.None())?;
         }
         if self.state.is_some() {
             scope.set_item(intern!(py, "state"), py.None())?;
         }
         let (peer, local) = (request.peer.clone(), request.local.clone());
-        Ok(Template { peer, local, scope: scope.unbind() })
+        Ok(Template { peer, local, is_tls, scope: scope.unbind() })
     }
 
-    /// The scope of a request with this head.
+    /// The scope of this request.
     pub fn scope<'py>(
         &self,
         py: Python<'py>,
         template: &Template,
-        head: &RequestHead,
+        request: &Request,
     ) -> PyResult<Bound<'py, PyDict>> {
+        let head = &request.head;
         let scope = template.scope.bind(py).copy()?;
         scope.set_item(intern!(py, "asgi"), self.asgi.bind(py).copy()?)?;
+        let extensions = self.extensions.bind(py).copy()?;
+        if head.accepts_trailers() {
+            extensions.set_item(intern!(py, "http.response.trailers"), PyDict::new(py))?;
+        }
+        scope.set_item(intern!(py, "extensions"), extensions)?;
         if head.version() == Version::Http10 {
             scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
         }
         scope.set_item(intern!(py, "method"), method(py, head.method()))?;
-        scope.set_item(intern!(py, "path"), path(py, head.path()))?;
+        scope.set_item(intern!(py, "path"), self.path(py, request))?;
         scope.set_item(intern!(py, "raw_path"), PyBytes::new(py, head.path()))?;
         if !head.query().is_empty() {
             scope.set_item(intern!(py, "query_string"), PyBytes::new(py, head.query()))?;
@@ -140,7 +173,40 @@ impl ScopeBuilder {
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
+        if let Some(forwarded) = &request.forwarded {
+            self.set_forwarded(&scope, forwarded)?;
+        }
         Ok(scope)
+    }
+
+    /// What a trusted proxy told, in place of what the connection has.
+    fn set_forwarded(&self, scope: &Bound<'_, PyDict>, forwarded: &Forwarded) -> PyResult<()> {
+        let py = scope.py();
+        if let Some(peer) = &forwarded.client {
+            scope.set_item(intern!(py, "client"), client(py, peer)?)?;
+        }
+        if let Some(told) = forwarded.scheme {
+            scope.set_item(intern!(py, "scheme"), scheme(py, told))?;
+        }
+        if let Some(server) = &forwarded.server {
+            scope.set_item(intern!(py, "server"), (&server.host, server.port))?;
+        }
+        if let Some(outer) = &forwarded.prefix {
+            let root_path = format!("{outer}{}", self.prefix);
+            scope.set_item(intern!(py, "root_path"), root_path)?;
+        }
+        Ok(())
+    }
+
+    /// `path`: what was asked for, below `root_path`.
+    fn path<'py>(&self, py: Python<'py>, request: &Request) -> Bound<'py, PyString> {
+        let received = decoded(request.head.path());
+        let outer = request.forwarded.as_ref().and_then(|it| it.prefix.as_deref()).unwrap_or("");
+        if (self.prefix.is_empty() && outer.is_empty()) || !received.starts_with('/') {
+            return PyString::new(py, &received);
+        }
+        let inner = if is_below(&received, &self.prefix) { "" } else { &self.prefix };
+        PyString::new(py, &[outer, inner, &received].concat())
     }
 
     fn headers<'py>(&self, py: Python<'py>, head: &RequestHead) -> PyResult<Bound<'py, PyList>> {
@@ -160,6 +226,19 @@ impl ScopeBuilder {
             None => PyBytes::new(py, name),
         }
     }
+}
+
+/// `http` or `https`.
+pub fn scheme(py: Python<'_>, scheme: Scheme) -> &Bound<'_, PyString> {
+    match scheme {
+        Scheme::Http => intern!(py, "http"),
+        Scheme::Https => intern!(py, "https"),
+    }
+}
+
+/// Whether `path` is `prefix`, or begins with its segments.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `client`: address and port, or nothing for a Unix socket.
@@ -199,12 +278,12 @@ pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
     }
 }
 
-/// `path`: percent-decoded, then UTF-8; what is neither is replaced, as `urllib.parse.unquote` does.
-fn path<'py>(py: Python<'py>, raw: &[u8]) -> Bound<'py, PyString> {
+/// Percent-decoded, then UTF-8; what is neither is replaced, as `urllib.parse.unquote` does.
+fn decoded(raw: &[u8]) -> Cow<'_, str> {
     if raw.contains(&b'%') {
-        PyString::new(py, &String::from_utf8_lossy(&percent_decoded(raw)))
+        Cow::Owned(String::from_utf8_lossy(&percent_decoded(raw)).into_owned())
     } else {
-        PyString::new(py, &String::from_utf8_lossy(raw))
+        String::from_utf8_lossy(raw)
     }
 }
 

@@ -70,7 +70,7 @@ impl Listeners {
 /// Open every socket that was asked for.
 #[pyfunction]
 #[pyo3(signature = (activation, *, fd_from_systemd, fd_names, fds, host, port, uds,
-                    uds_permissions, backlog))]
+                    uds_permissions, backlog, proxy_protocol))]
 #[allow(clippy::too_many_arguments, reason = "one for each option; Python passes them by name")]
 pub fn open_listeners(
     py: Python<'_>,
@@ -83,9 +83,19 @@ pub fn open_listeners(
     uds: Option<String>,
     uds_permissions: Option<u32>,
     backlog: u32,
+    proxy_protocol: Vec<String>,
 ) -> PyResult<Listeners> {
-    let options =
-        SocketOptions { fd_from_systemd, fd_names, fds, host, port, uds, uds_permissions, backlog };
+    let options = SocketOptions {
+        fd_from_systemd,
+        fd_names,
+        fds,
+        host,
+        port,
+        uds,
+        uds_permissions,
+        backlog,
+        proxy_protocol,
+    };
     let passed = activation.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     let passed = passed.ok_or_else(|| PyRuntimeError::new_err("the activation is used once"))?;
     let (listeners, notices) = py

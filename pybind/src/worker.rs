@@ -244,7 +244,7 @@ impl Worker {
             let template = scopes.template(py, &request)?;
             self.keep_template(py, id.stream().index(), template)?
         };
-        scopes.scope(py, &template, &request.head)
+        scopes.scope(py, &template, &request)
     }
 
     fn way_to_tasks(&self, py: Python<'_>) -> PyResult<Tasks> {
@@ -317,10 +317,16 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>, listeners: Py<Listeners>, options: WorkerOptions) -> PyResult<Self> {
         let ring = Uring::new().map_err(|error| operator_error(py, &error))?;
-        let mut server = Server::new(ring, options.into_config());
+        let config = options.into_config().map_err(|error| operator_error(py, &error))?;
+        let mut server = Server::new(ring, config);
         for listener in listeners.get().take() {
             let address = listener.address.to_string();
-            server.add_listener(listener.fd).map_err(|error| {
+            let added = if listener.proxy_protocol {
+                server.add_proxy_listener(listener.fd)
+            } else {
+                server.add_listener(listener.fd)
+            };
+            added.map_err(|error| {
                 operator_error(
                     py,
                     &format!("the listener {address} cannot be registered with the ring: {error}"),
@@ -561,6 +567,7 @@ impl Worker {
             Event::Request(_) => Ok(()),
             Event::Readable(id) => self.wake(py, id, Wanted::Message),
             Event::Writable(id) => self.wake(py, id, Wanted::Room),
+            Event::WebSocket(..) => unreachable!("no handshake is taken as one"),
             Event::Drained => hosting.drained.call0(py).map(drop),
             Event::AcceptFailed(error) => hosting.report(
                 py,
@@ -569,6 +576,9 @@ impl Worker {
             ),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
+            }
+            Event::Unproxied(peer, refusal) => {
+                hosting.report(py, "debug", &format!("refused {peer}: {refusal}"))
             }
         }
     }

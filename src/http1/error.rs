@@ -164,12 +164,14 @@ impl std::error::Error for ProtocolError {}
 pub enum ResponseError {
     /// A status that is not a number of three digits.
     InvalidStatus(u16),
-    /// A 1xx status, which cannot be final (101 neither: there are no upgrades yet).
+    /// A 1xx status, which cannot be final ([`super::Connection::switch_protocol`] sends 101).
     InformationalStatus(u16),
     /// A header name that is not a token; the name, with what cannot be shown escaped.
     InvalidHeaderName(String),
     /// A header value with a carriage return, line feed or NUL; the header's name.
     InvalidHeaderValue(String),
+    /// A trailer of which a recipient must know before the content; its name.
+    ForbiddenTrailer(String),
     /// A Content-Length that is not a number; the value, with what cannot be shown escaped.
     InvalidContentLength(String),
     /// More than one Content-Length.
@@ -216,6 +218,10 @@ impl fmt::Display for ResponseError {
             Self::InvalidHeaderValue(name) => write!(
                 formatter,
                 "expected no line end and no NUL in the value of response header {name:?}"
+            ),
+            Self::ForbiddenTrailer(name) => write!(
+                formatter,
+                "expected a field that may come after the content, found the trailer {name:?}"
             ),
             Self::InvalidContentLength(value) => {
                 write!(

@@ -12,14 +12,16 @@
 //! | `request` | [`RequestHead`] and what its header fields mean |
 //! | `target` | the four forms of a request target |
 //! | `framing` | how long a body is: RFC 9112 §6.3, in its order |
+//! | `range` | the part of a representation that a client asks for |
 //! | `chunked` | the chunked transfer coding, both ways |
 //! | `response` | encoding of a response's head |
 //! | `syntax` | characters, lists and numbers of the grammar |
 //! | `error` | whose fault it was: [`ProtocolError`] the client's, [`ResponseError`] the application's |
 //!
 //! Deliberately not here: sockets, clocks, timeouts, threads, a runtime; percent-decoding and the
-//! rest of what an interface to applications needs; upgrades (an `Upgrade` request is answered as
-//! plain HTTP); trailers, which are checked and dropped in requests and never sent.
+//! rest of what an interface to applications needs; the protocol behind an upgrade (who does not call
+//! [`Connection::switch_protocol`] answers an `Upgrade` request as plain HTTP); trailers of
+//! requests, which are checked and dropped.
 //!
 //! Ambiguity is refused, never guessed: what two implementations could understand differently is
 //! how requests are smuggled (RFC 9112 §11.2).
@@ -31,6 +33,7 @@ mod connection;
 mod error;
 mod framing;
 mod head;
+mod range;
 mod request;
 mod response;
 mod state;
@@ -43,6 +46,7 @@ pub use connection::{Connection, Event};
 pub use error::{NotFinished, ProtocolError, ResponseError};
 pub use request::{BodyLength, RequestHead, Version};
 pub use response::{AutomaticHeaders, BodyFrame, reason_phrase};
+pub(crate) use syntax::{is_host, is_token, list};
 
 /// What a client may ask of us at most. Each quantity has the status of the answer when it is
 /// exceeded; all of them hold for incomplete input too.

@@ -5,6 +5,7 @@
 
 use super::error::ProtocolError;
 use super::framing::{FramingFields, request_length};
+use super::range::RangeRequest;
 use super::syntax::{is_host, list};
 use super::target;
 use std::ops::Range;
@@ -61,6 +62,7 @@ struct Field {
 
 /// The request line and the header fields of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct RequestHead {
     bytes: Vec<u8>,
     fields: Vec<Field>,
@@ -73,6 +75,10 @@ pub struct RequestHead {
     expects_continue: bool,
     is_upgrade: bool,
     keeps_alive: bool,
+    accepts_trailers: bool,
+    /// Which fields ask for a part of the representation.
+    range: Option<u32>,
+    if_range: Option<u32>,
 }
 
 impl RequestHead {
@@ -114,7 +120,7 @@ impl RequestHead {
     /// Names (lower case) and values (trimmed) in the order of the lines. Host has the authority
     /// of an absolute-form target (RFC 9112 §3.2.2).
     #[must_use]
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + DoubleEndedIterator {
         self.fields.iter().map(|field| (self.slice(field.name), self.slice(field.value)))
     }
 
@@ -122,6 +128,25 @@ impl RequestHead {
     #[must_use]
     pub fn header(&self, lower_case_name: &[u8]) -> Option<&[u8]> {
         self.headers().find(|(name, _)| *name == lower_case_name).map(|(_, value)| value)
+    }
+
+    /// Take out the lines whose name (in lower case) is one of those.
+    pub fn remove_headers(&mut self, is_one: impl Fn(&[u8]) -> bool) {
+        let bytes = &self.bytes;
+        self.fields.retain(|field| !is_one(&bytes[field.name.range()]));
+    }
+
+    /// Give the first line with this name, which is in lower case, another value; or add one.
+    pub fn set_header(&mut self, lower_case_name: &[u8], value: &[u8]) {
+        let value = self.keep(value);
+        let bytes = &self.bytes;
+        let mut fields = self.fields.iter_mut();
+        if let Some(field) = fields.find(|field| bytes[field.name.range()] == *lower_case_name) {
+            field.value = value;
+        } else {
+            let name = self.keep(lower_case_name);
+            self.fields.push(Field { name, value });
+        }
     }
 
     /// How long the body is.
@@ -143,6 +168,19 @@ impl RequestHead {
         self.is_upgrade
     }
 
+    /// Whether the client takes trailers, RFC 9110 §10.1.4. Never in HTTP/1.0, which has none.
+    #[must_use]
+    pub fn accepts_trailers(&self) -> bool {
+        self.accepts_trailers
+    }
+
+    /// What asks for a part of the representation: of a GET, where it is said once.
+    pub(super) fn range_request(&self) -> Option<Box<RangeRequest>> {
+        let value = |field: u32| self.slice(self.fields[field as usize].value).to_vec();
+        let range = self.range.filter(|_| self.slice(self.method) == b"GET")?;
+        Some(Box::new(RangeRequest { range: value(range), if_range: self.if_range.map(value) }))
+    }
+
     /// Whether the answer has no body whatever it says, RFC 9110 §9.3.2.
     pub(super) fn is_head(&self) -> bool {
         self.slice(self.method) == b"HEAD"
@@ -153,7 +191,8 @@ impl RequestHead {
         self.keeps_alive
     }
 
-    /// The length of the head in the input, in bytes.
+    /// The length of the head in the input, in bytes, as long as nothing was
+    /// [set](Self::set_header).
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -197,6 +236,9 @@ impl RequestHead {
             is_upgrade: meaning.upgrade_field && meaning.upgrade_option && is_11,
             // RFC 9112 §9.3, in its order.
             keeps_alive: !meaning.close && (is_11 || meaning.keep_alive),
+            accepts_trailers: meaning.te_trailers && is_11,
+            range: meaning.range.filter(|_| !meaning.ranges),
+            if_range: meaning.if_range,
             bytes,
             fields,
         })
@@ -205,6 +247,19 @@ impl RequestHead {
     fn slice(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
     }
+
+    /// A copy of `text` behind the bytes of the head.
+    fn keep(&mut self, text: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text);
+        Span::new(start..self.bytes.len())
+    }
+}
+
+/// The number of a field.
+#[allow(clippy::cast_possible_truncation, reason = "a head has no more fields than bytes")]
+fn number(index: usize) -> u32 {
+    index as u32
 }
 
 /// What the header fields say to a server, collected line by line.
@@ -219,6 +274,12 @@ struct Meaning<'a> {
     upgrade_option: bool,
     upgrade_field: bool,
     expects_continue: bool,
+    te_trailers: bool,
+    /// Which fields are Range and If-Range.
+    range: Option<u32>,
+    if_range: Option<u32>,
+    /// There is more than one Range.
+    ranges: bool,
 }
 
 impl<'a> Meaning<'a> {
@@ -246,6 +307,11 @@ impl<'a> Meaning<'a> {
                 }
                 self.expects_continue = true;
             }
+            b"te" => {
+                self.te_trailers |= list(value).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+            }
+            b"range" => self.ranges |= self.range.replace(number(index)).is_some(),
+            b"if-range" => self.if_range = Some(number(index)),
             _ => (),
         }
         Ok(())

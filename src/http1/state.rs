@@ -44,6 +44,8 @@ pub(super) enum Step {
     ResponseEnd,
     /// A whole response of ours, in place of the application's.
     ResponseError,
+    /// `101 Switching Protocols`: the last response of HTTP on this connection.
+    ResponseSwitch,
     NextCycle,
 }
 
@@ -75,6 +77,8 @@ impl State {
             (S::ResponseEnd, _, R::Body) => (request, R::Ended),
             // Before any request too: a head that cannot be understood, a client that is too slow.
             (S::ResponseError, _, R::Idle | R::Pending) => (request, R::Ended),
+            // Only behind a whole request: what follows it in the input is the other protocol's.
+            (S::ResponseSwitch, Q::Ended, R::Idle) => (Q::Ended, R::Ended),
 
             (S::NextCycle, Q::Ended, R::Ended) => (Q::Idle, R::Idle),
             _ => return None,

@@ -43,7 +43,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Whether `text` is a token, RFC 9110 §5.6.2.
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
 }
 
@@ -54,7 +54,7 @@ pub(super) fn is_field_byte(byte: u8) -> bool {
 
 /// The elements of a comma-separated list without the white space around them, RFC 9110 §5.6.1.
 /// Empty elements are returned too.
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
@@ -75,7 +75,7 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// Whether `text` is `uri-host [ ":" port ]`, RFC 3986 §3.2. User information is not (RFC 9110
 /// §4.2.4 calls it an error), and neither is an unclosed address literal.
-pub(super) fn is_host(text: &[u8]) -> bool {
+pub(crate) fn is_host(text: &[u8]) -> bool {
     let port = if let Some(literal) = text.strip_prefix(b"[") {
         let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
         let (address, rest) = (&literal[..end], &literal[end + 1..]);

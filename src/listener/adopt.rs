@@ -53,7 +53,14 @@ pub fn adopt(fd: RawFd, name: Option<&str>) -> Result<Listener, ListenError> {
         set_close_on_exec(fd);
     }
     let name = name.map(str::to_owned);
-    Ok(Listener { name, address, fd: duplicate, inherited: true, file: None })
+    Ok(Listener {
+        name,
+        address,
+        fd: duplicate,
+        inherited: true,
+        file: None,
+        proxy_protocol: false,
+    })
 }
 
 /// `fd 3 ("web")`, or `fd 3`.

@@ -251,7 +251,14 @@ fn listen(socket: OwnedFd, backlog: u32, file: Option<SocketFile>) -> io::Result
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     let address = Address::from_socket(&socket.local_addr()?)
         .expect("the families bound here are the ones that Address has");
-    Ok(Listener { name: None, address, fd: socket.into(), inherited: false, file })
+    Ok(Listener {
+        name: None,
+        address,
+        fd: socket.into(),
+        inherited: false,
+        file,
+        proxy_protocol: false,
+    })
 }
 
 /// Locks the directory of `path` until the file is dropped: `flock(2)`, which needs no file of its

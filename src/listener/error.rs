@@ -35,6 +35,7 @@ pub enum ListenError {
     Live { path: PathBuf },
     Locked { directory: PathBuf },
     SocketFile { path: PathBuf, error: io::Error },
+    NoSuchListener { wanted: String, known: Vec<String> },
 }
 
 impl ListenError {
@@ -94,6 +95,10 @@ impl ListenError {
             Self::SocketFile { .. } => {
                 "the directory must exist, and the server's user must be able to read and write it \
                  (RuntimeDirectory= makes one)"
+            }
+            Self::NoSuchListener { .. } => {
+                "give --proxy-protocol the FileDescriptorName= of a socket, or its address as it \
+                 is written here"
             }
         };
         text.to_owned()
@@ -164,6 +169,11 @@ impl ListenError {
             Self::SocketFile { path, error } => {
                 write!(f, "cannot make the socket unix:{}: {error}", path.display())
             }
+            Self::NoSuchListener { wanted, known } => write!(
+                f,
+                "--proxy-protocol: expected one of the listeners {}, found {wanted:?}",
+                known.join(", ")
+            ),
         }
     }
 }

@@ -37,13 +37,15 @@ enum State {
 /// A listener's accept.
 pub(super) struct Acceptor {
     listener: ListenerId,
+    /// Each connection begins with a PROXY header.
+    proxy_protocol: bool,
     state: State,
     swept: usize,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: ListenerId) -> Self {
-        Self { listener, state: State::Idle, swept: 0 }
+    pub(super) fn new(listener: ListenerId, proxy_protocol: bool) -> Self {
+        Self { listener, proxy_protocol, state: State::Idle, swept: 0 }
     }
 
     pub(super) fn is_armed(&self) -> bool {
@@ -108,7 +110,10 @@ impl<P: Proactor> Server<P> {
         let over = result.as_ref().is_err_and(ends_sweep);
         acceptor.state = if sweeping && over { State::Stopped } else { State::Idle };
         match result {
-            Ok(accepted) => self.open_connection(accepted),
+            Ok(accepted) => {
+                let proxy_protocol = acceptor.proxy_protocol;
+                self.open_connection(accepted, proxy_protocol);
+            }
             Err(error) if !is_passing(&error) => {
                 let now = self.shared.now;
                 self.accept_paused_until = Some(now + PAUSE);
@@ -121,12 +126,15 @@ impl<P: Proactor> Server<P> {
         }
     }
 
-    fn open_connection(&mut self, accepted: Accepted) {
+    fn open_connection(&mut self, accepted: Accepted, proxy_protocol: bool) {
         let index = accepted.stream.index();
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
         let mut connection = Box::new(Connection::new(accepted, &mut self.shared));
+        if proxy_protocol {
+            connection.expect_proxy_header(&mut self.shared);
+        }
         connection.touch(&mut self.shared);
         self.connections[index] = Some(connection);
         self.open += 1;

@@ -5,21 +5,32 @@
 //! asks for: a send, a receive, a hang-up watch, a deadline, the close. So there is one place where
 //! operations start, and nothing has to be remembered between news and operation.
 //!
+//! Where the listener has PROXY protocol, a connection is [`Stage::Announced`] by a header first;
+//! one that may not be, or is not, is reset without an answer.
+//!
 //! ```text
+//! Announced ──header──► Open
 //! Open ──answered, and no further request──► Lingering ──peer's end, or time──► Dead ──► closed
 //!   └───────────peer gone, answer aborted, time─────────────────────────────────► Dead
 //! ```
 
+mod websocket;
+
 use std::io;
 use std::mem;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
+    connection_scheme,
 };
+use crate::config::Config;
 use crate::http1::{self, ProtocolError, RequestHead};
 use crate::listener::Address;
-use crate::proactor::{Accepted, Lease, Operation, Outgoing, Proactor, StreamId};
+use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
+use crate::proxy::{Refusal, TlsInfo, protocol};
+use websocket::Link;
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
 /// the same bound.
@@ -31,9 +42,14 @@ const DISCARD_BYTES: u64 = 256 * 1024;
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a body handed to the application at once.
 const READ_BYTES: usize = 64 * 1024;
+/// From the accept to the end of a PROXY header, which a proxy sends at once: time for a segment
+/// or two that was lost. Part of the time for a head, and never longer.
+const PROXY_HEADER: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// A PROXY header is awaited.
+    Announced,
     /// Requests are read and answered.
     Open,
     /// The last answer is given out; after it our side ends, and what the peer still sends is
@@ -50,6 +66,8 @@ enum Stage {
 enum Waiting {
     /// For the application, or for nothing.
     Ours,
+    /// For a PROXY header.
+    ProxyHeader,
     /// For the first request.
     FirstRequest,
     /// For the rest of a head.
@@ -64,6 +82,12 @@ enum Waiting {
     Linger,
     /// The peer ended its side, and the application waits for more of it.
     HalfClose,
+    /// For the time of the next ping.
+    NextPing,
+    /// For a pong.
+    Pong,
+    /// For the peer's close frame.
+    CloseFrame,
 }
 
 /// The request under way, as the application sees it.
@@ -122,6 +146,7 @@ pub(super) struct Connection {
     number: u32,
     peer: Address,
     local: Address,
+    tls: Option<Arc<TlsInfo>>,
     http: http1::Connection,
     stage: Stage,
     input: Input,
@@ -129,6 +154,8 @@ pub(super) struct Connection {
     input_ended: bool,
     output: Outgoing,
     exchange: Option<Exchange>,
+    /// From the request that asks for it.
+    websocket: Option<Box<Link>>,
     /// A request has been answered, or is being answered.
     served: bool,
     /// Our FIN is sent.
@@ -158,12 +185,14 @@ impl Connection {
             number: shared.number(),
             peer: accepted.peer,
             local: accepted.local,
+            tls: None,
             http: http1::Connection::new(shared.config.limits),
             stage: Stage::Open,
             input: Input::default(),
             input_ended: false,
             output: Outgoing::default(),
             exchange: None,
+            websocket: None,
             served: false,
             ended: false,
             dropped: 0,
@@ -176,6 +205,14 @@ impl Connection {
             waiting_since: shared.now,
             taken: 0,
             scheduled: None,
+        }
+    }
+
+    /// Let a PROXY header say whose connection this is, if it comes from a trusted peer.
+    pub(super) fn expect_proxy_header<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.stage = Stage::Announced;
+        if !shared.config.proxy.trusted.trusts(&self.peer, &self.local) {
+            self.refuse_connection(Refusal::Untrusted, shared);
         }
     }
 
@@ -204,6 +241,10 @@ impl Connection {
             self.waiting_since = shared.now;
         }
         match self.stage {
+            Stage::Announced => {
+                self.input.push(shared.proactor.bytes(&lease));
+                self.read_proxy_header(shared);
+            }
             Stage::Open if self.awaits_request() && self.input.is_empty() => {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
@@ -211,6 +252,7 @@ impl Connection {
                 self.input.push(rest);
                 self.begin(result, shared);
             }
+            Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
             Stage::Open => {
                 self.input.push(shared.proactor.bytes(&lease));
                 self.proceed(shared);
@@ -228,12 +270,14 @@ impl Connection {
     pub(super) fn sent<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
         self.sending = false;
         if result.is_err() {
-            return self.die(shared);
+            // The peer is gone, or a file could not be read: the answer is cut.
+            return self.abort(shared);
         }
         // Another send may follow at once, and has its own time.
         self.waiting_since = shared.now;
         if self.output.length() <= HIGH_WATER_BYTES {
             self.wake_writer(shared);
+            self.read_frames(shared);
         }
     }
 
@@ -249,8 +293,11 @@ impl Connection {
     /// Arm what the state asks for. Called once a turn for a connection that was touched.
     pub(super) fn settle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.touched = false;
+        if shared.draining_since.is_some() && self.stage == Stage::Open {
+            self.drain_websocket(shared);
+        }
         match self.stage {
-            Stage::Open | Stage::Lingering => self.arm(shared),
+            Stage::Announced | Stage::Open | Stage::Lingering => self.arm(shared),
             Stage::Dead => self.wind_up(shared),
             Stage::Closing => return,
         }
@@ -268,6 +315,7 @@ impl Connection {
         }
         match self.waiting {
             Waiting::Ours => {}
+            Waiting::ProxyHeader => self.refuse_connection(Refusal::Late, shared),
             Waiting::Head | Waiting::Body if self.can_refuse() => {
                 self.refuse(408, "the request did not come in time", shared);
             }
@@ -286,13 +334,23 @@ impl Connection {
                 }
                 self.wake_reader(shared);
             }
+            Waiting::NextPing => self.send_ping(shared),
+            Waiting::Pong => self.miss_pong(shared),
+            Waiting::CloseFrame => self.stage = Stage::Lingering,
             Waiting::Head | Waiting::Body | Waiting::Linger => self.die(shared),
         }
     }
 
-    pub(super) fn take_request(&mut self) -> Option<Request> {
-        let head = self.exchange.as_mut()?.head.take()?;
-        Some(Request { head, peer: self.peer.clone(), local: self.local.clone() })
+    pub(super) fn take_request(&mut self, config: &Config) -> Option<Request> {
+        let mut head = self.exchange.as_mut()?.head.take()?;
+        let subprotocols = self.websocket.as_ref().map(|link| link.subprotocols().to_vec());
+        let mut forwarded = None;
+        if config.proxy.is_active() {
+            let scheme = connection_scheme(self.tls.is_some());
+            forwarded = config.proxy.resolve(&mut head, (&self.peer, &self.local), scheme);
+        }
+        let (peer, local) = (self.peer.clone(), self.local.clone());
+        Some(Request { head, peer, local, subprotocols, tls: self.tls.clone(), forwarded })
     }
 
     pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
@@ -333,7 +391,10 @@ impl Connection {
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        Ok(self.http.start_response(status, headers, &automatic)?)
+        self.http.start_response(status, headers, &automatic)?;
+        // A handshake that is answered like any request is none.
+        self.websocket = None;
+        Ok(())
     }
 
     pub(super) fn send_body<P: Proactor>(
@@ -342,18 +403,18 @@ impl Connection {
         more: bool,
         shared: &mut Shared<P>,
     ) -> Result<Progress, SendError> {
-        if self.http.response_pending() && !self.may_be_used_again(shared) {
-            self.http.close_after_response();
-        }
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        self.before_output(shared);
+        let body = match body {
+            Body::WholeFile(file) => Body::File(self.select_range(file)),
+            body => body,
+        };
         let Self { http, output, .. } = self;
         let frame = output.append_with(|out| http.send_body(body.length(), !more, out))?;
         if frame.send_data {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
                 Body::Shared(payload) => output.append_shared(payload),
+                Body::File(range) | Body::WholeFile(range) => output.append_file(range),
             }
             if !frame.suffix.is_empty() {
                 output.append(frame.suffix);
@@ -370,6 +431,47 @@ impl Connection {
         Ok(Progress::Ready)
     }
 
+    /// The part of `file` that the client asks for, if the answer leaves that open.
+    fn select_range(&mut self, file: FileRange) -> FileRange {
+        let part = self.http.select_range(file.length() as u64);
+        let within = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+        file.part(within(part.start)..within(part.end))
+    }
+
+    pub(super) fn send_trailers<'h, P: Proactor>(
+        &mut self,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        shared: &mut Shared<P>,
+    ) -> Result<(), SendError> {
+        self.before_output(shared);
+        let Self { http, output, .. } = self;
+        output.append_with(|out| http.send_trailers(fields, out))?;
+        self.answered(shared);
+        Ok(())
+    }
+
+    pub(super) fn send_early_hints<'h, P>(
+        &mut self,
+        links: impl Iterator<Item = &'h [u8]>,
+        shared: &mut Shared<P>,
+    ) -> Result<(), SendError> {
+        if self.output.is_empty() {
+            self.output = shared.spare_output();
+        }
+        let Self { http, output, .. } = self;
+        Ok(output.append_with(|out| http.write_early_hints(links, out))?)
+    }
+
+    /// A part of the answer is about to be given out.
+    fn before_output<P>(&mut self, shared: &mut Shared<P>) {
+        if self.http.response_pending() && !self.may_be_used_again(shared) {
+            self.http.close_after_response();
+        }
+        if self.output.is_empty() {
+            self.output = shared.spare_output();
+        }
+    }
+
     pub(super) fn room(&self) -> Progress {
         let waits = self.exchange.as_ref().is_some_and(|exchange| exchange.writing);
         if waits { Progress::Wait } else { Progress::Ready }
@@ -377,7 +479,9 @@ impl Connection {
 
     /// The application is done with the request under way, which it has not answered in full.
     pub(super) fn finish<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Left {
-        if self.can_refuse() {
+        if let Some(left) = self.finish_websocket(shared) {
+            left
+        } else if self.can_refuse() {
             self.refuse(500, "Internal Server Error", shared);
             Left::Refused
         } else {
@@ -402,7 +506,7 @@ impl Connection {
 
     /// Close a connection on which nothing is under way, with a FIN.
     pub(super) fn close_idle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+        if !self.is_over() {
             shared.proactor.shutdown(self.stream);
             self.ended = true;
             self.die(shared);
@@ -411,7 +515,7 @@ impl Connection {
 
     /// Reset the connection: what was sent of an answer must not look whole.
     pub(super) fn abort<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Open | Stage::Lingering) {
+        if !self.is_over() {
             shared.proactor.reset_on_close(self.stream);
             self.die(shared);
         }
@@ -428,6 +532,11 @@ impl Connection {
 
     pub(super) fn is_busy(&self) -> bool {
         self.exchange.is_some() || !self.output.is_empty() || self.sending
+    }
+
+    /// Nothing more is read or sent.
+    fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Dead | Stage::Closing)
     }
 
     /// Between requests, or within a head.
@@ -456,6 +565,34 @@ impl Connection {
             && !(self.input_ended && self.input.is_empty())
     }
 
+    /// Look for the PROXY header; what is behind it is the client's.
+    fn read_proxy_header<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        match protocol::parse(self.input.rest()) {
+            Ok(Some((header, length))) => {
+                if let Some((client, server)) = header.ends {
+                    (self.peer, self.local) = (client, server);
+                }
+                self.tls = header.tls.map(Arc::new);
+                self.stage = Stage::Open;
+                let rest = self.input.rest().len() - length;
+                self.input.keep(rest);
+                if rest > 0 {
+                    self.next_request(shared);
+                }
+            }
+            Ok(None) => {}
+            Err(refusal) => self.refuse_connection(refusal, shared),
+        }
+    }
+
+    /// End a connection that is not what its listener is for, without an answer.
+    fn refuse_connection<P: Proactor>(&mut self, refusal: Refusal, shared: &mut Shared<P>) {
+        if shared.config.report_refusals {
+            shared.events.push_back(Event::Unproxied(self.peer.clone(), refusal));
+        }
+        self.abort(shared);
+    }
+
     /// The result of looking for a request's head.
     fn begin<P: Proactor>(
         &mut self,
@@ -466,6 +603,13 @@ impl Connection {
             Ok(Some(head)) => {
                 let number = shared.number();
                 self.served = true;
+                let request = RequestId { stream: self.stream, number };
+                if head.is_upgrade() {
+                    match Link::new(&head, request, shared) {
+                        Ok(link) => self.websocket = link,
+                        Err(error) => return self.refuse_handshake(error, shared),
+                    }
+                }
                 self.exchange = Some(Exchange {
                     number,
                     head: Some(head),
@@ -474,7 +618,7 @@ impl Connection {
                     writing: false,
                     presumed_gone: false,
                 });
-                shared.queue.push_back(RequestId { stream: self.stream, number });
+                shared.queue.push_back(request);
             }
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
@@ -539,6 +683,7 @@ impl Connection {
     fn input_ended<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.input_ended = true;
         match self.stage {
+            Stage::Open if self.websocket.is_some() => self.read_frames(shared),
             Stage::Open if self.exchange.is_some() => {
                 // A body that was cut is news for a reader; a whole request gets its answer.
                 if !self.http.request_ended() && self.exchange_waits_for_body() {
@@ -548,7 +693,7 @@ impl Connection {
             Stage::Open | Stage::Lingering if !self.output.is_empty() || self.sending => {
                 self.stage = Stage::Lingering;
             }
-            Stage::Open | Stage::Lingering => self.die(shared),
+            Stage::Announced | Stage::Open | Stage::Lingering => self.die(shared),
             Stage::Dead | Stage::Closing => {}
         }
     }
@@ -587,7 +732,7 @@ impl Connection {
 
     /// Nothing more can be read or sent. An answer that is cut by it must not look whole.
     fn die<P: Proactor>(&mut self, shared: &mut Shared<P>) {
-        if matches!(self.stage, Stage::Dead | Stage::Closing) {
+        if self.is_over() {
             return;
         }
         if self.has_begun_answer() {
@@ -597,6 +742,7 @@ impl Connection {
         self.input = Input::default();
         let output = mem::take(&mut self.output);
         shared.keep_output(output);
+        self.lose_websocket(shared);
         self.leave_exchange(shared);
     }
 
@@ -654,6 +800,9 @@ impl Connection {
     /// most one buffer is held back. An application that waits for the peer's going alone is told
     /// of its end behind a few further requests too.
     fn wants_input(&self) -> bool {
+        if let Some(wants) = self.websocket_wants_input() {
+            return wants;
+        }
         match (&self.exchange, self.stage) {
             (_, Stage::Lingering) | (None, _) => true,
             (Some(exchange), _) if exchange.reading && exchange.body_told => {
@@ -705,6 +854,8 @@ impl Connection {
             (Stage::Dead | Stage::Closing, _) => Waiting::Ours,
             _ if self.sending || !self.output.is_empty() => Waiting::Write,
             (Stage::Lingering, _) => Waiting::Linger,
+            (Stage::Open, _) if self.websocket.is_some() => self.websocket_waits_for(),
+            (Stage::Announced, _) => Waiting::ProxyHeader,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
                 (true, _) if self.input_ended => Waiting::HalfClose,
                 (true, false) => Waiting::Body,
@@ -723,19 +874,22 @@ impl Connection {
         let timeouts = &shared.config.timeouts;
         let usual = match self.waiting {
             Waiting::Ours => return None,
+            Waiting::ProxyHeader => timeouts.head.min(PROXY_HEADER),
             Waiting::FirstRequest | Waiting::Head => timeouts.head,
             Waiting::NextRequest => timeouts.keep_alive,
             Waiting::Body => timeouts.body,
             Waiting::Write => timeouts.write,
             Waiting::Linger => timeouts.linger,
             Waiting::HalfClose => timeouts.half_close,
+            Waiting::NextPing | Waiting::Pong => return self.ping_due(),
+            Waiting::CloseFrame => timeouts.close_frame,
         };
         let due = self.waiting_since + usual;
         let draining = match self.waiting {
-            Waiting::Head => timeouts.drain_first,
+            Waiting::ProxyHeader | Waiting::Head => timeouts.drain_first,
             Waiting::Body if self.exchange.is_none() => timeouts.drain_linger,
             Waiting::Write => timeouts.drain_write,
-            Waiting::Linger => timeouts.drain_linger,
+            Waiting::Linger | Waiting::CloseFrame => timeouts.drain_linger,
             _ => return Some(due),
         };
         let drained = shared.draining_since.map(|since| since.max(self.waiting_since) + draining);

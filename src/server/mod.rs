@@ -20,12 +20,15 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
-use crate::proactor::{Completion, Outgoing, Payload, Proactor, StreamId};
+use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
+use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
+use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
 use timers::Timers;
@@ -58,6 +61,9 @@ pub enum Event {
     Readable(RequestId),
     /// There is room after [`Server::send_body`] said [`Progress::Wait`], or the peer is gone.
     Writable(RequestId),
+    /// News of an accepted WebSocket: a message, to be told of with [`Server::took_message`], or,
+    /// last and once, the close (never a pong). Comes though the connection may be gone already.
+    WebSocket(RequestId, websocket::Event),
     /// [`Server::drain`] is over: nothing is accepted, open or under way. Comes once.
     Drained,
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
@@ -65,6 +71,9 @@ pub enum Event {
     AcceptFailed(io::Error),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
+    /// A connection to a listener with PROXY protocol was closed without an answer. Only with
+    /// [`Config::report_refusals`].
+    Unproxied(Address, Refusal),
 }
 
 /// A request, as [`Server::take_request`] gives it.
@@ -72,10 +81,36 @@ pub enum Event {
 pub struct Request {
     /// Request line and headers.
     pub head: RequestHead,
-    /// Who asks.
+    /// The other end of the connection: the kernel's word, or a PROXY header's.
     pub peer: Address,
-    /// Our end of the connection.
+    /// Our end of the connection, likewise.
     pub local: Address,
+    /// What a WebSocket handshake offers; `None` for any other request.
+    pub subprotocols: Option<Vec<String>>,
+    /// The TLS that a proxy ended, if a PROXY header told of it.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// What a trusted peer told in this request's headers.
+    pub forwarded: Option<Box<Forwarded>>,
+}
+
+impl Request {
+    /// Who asks, as far as that is known.
+    #[must_use]
+    pub fn client(&self) -> &Address {
+        self.forwarded.as_ref().and_then(|it| it.client.as_ref()).unwrap_or(&self.peer)
+    }
+
+    /// How they ask.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        let told = self.forwarded.as_ref().and_then(|it| it.scheme);
+        told.unwrap_or_else(|| connection_scheme(self.tls.is_some()))
+    }
+}
+
+/// The scheme of requests on a connection of which nothing else is told.
+fn connection_scheme(is_tls: bool) -> Scheme {
+    if is_tls { Scheme::Https } else { Scheme::Http }
 }
 
 /// What [`Server::read_body`] found.
@@ -100,6 +135,11 @@ pub enum Body<'a> {
     Copied(&'a [u8]),
     /// Sent from where it is.
     Shared(Box<dyn Payload>),
+    /// Read from a file as it is sent.
+    File(FileRange),
+    /// As [`Body::File`], and all of what the answer is about: where the client asks for a range of
+    /// it, it gets that, RFC 9110 §14.2.
+    WholeFile(FileRange),
 }
 
 impl Body<'_> {
@@ -107,6 +147,7 @@ impl Body<'_> {
         match self {
             Self::Copied(bytes) => bytes.len(),
             Self::Shared(payload) => payload.as_slice().len(),
+            Self::File(range) | Self::WholeFile(range) => range.length(),
         }
     }
 }
@@ -127,6 +168,10 @@ pub enum SendError {
     Gone,
     /// The application breaks the protocol.
     Response(ResponseError),
+    /// A WebSocket cannot be accepted like that.
+    Accept(AcceptError),
+    /// A message, or a close, that a WebSocket cannot send.
+    Message(websocket::SendError),
 }
 
 impl From<ResponseError> for SendError {
@@ -172,6 +217,7 @@ struct Shared<P> {
     now: Instant,
     next_number: u32,
     date: Date,
+    codecs: Codecs,
     /// When draining began.
     draining_since: Option<Instant>,
 }
@@ -271,6 +317,7 @@ impl<P: Proactor> Server<P> {
                 now,
                 next_number: 0,
                 date: Date::new(),
+                codecs: Codecs::default(),
                 draining_since: None,
             },
             connections: Vec::new(),
@@ -293,9 +340,17 @@ impl<P: Proactor> Server<P> {
     ///
     /// When the proactor cannot take it.
     pub fn add_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
-        let listener = self.shared.proactor.register_listener(listener)?;
-        self.acceptors.push(Acceptor::new(listener));
-        Ok(())
+        self.register(listener, false)
+    }
+
+    /// As [`Server::add_listener`], but each connection begins with a PROXY protocol header
+    /// ([`crate::proxy::protocol`]), and only peers that [`Config::proxy`] trusts may connect.
+    ///
+    /// # Errors
+    ///
+    /// When the proactor cannot take it.
+    pub fn add_proxy_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
+        self.register(listener, true)
     }
 
     /// Accept from the next flush on.
@@ -395,7 +450,8 @@ impl<P: Proactor> Server<P> {
 
     /// The request of an [`Event::Request`]; `None` when its peer is gone already.
     pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
-        self.current(request)?.take_request()
+        let (connection, shared) = self.parts(request)?;
+        connection.take_request(&shared.config)
     }
 
     /// Read on in the body of a request.
@@ -433,6 +489,34 @@ impl<P: Proactor> Server<P> {
             .unwrap_or(Err(SendError::Gone))
     }
 
+    /// Send `103 Early Hints` with these values of Link fields, RFC 8297, before the answer begins.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the hints.
+    pub fn send_early_hints<'h>(
+        &mut self,
+        request: RequestId,
+        links: impl Iterator<Item = &'h [u8]>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_early_hints(links, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// End an answer with trailers, instead of the last [`Server::send_body`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn send_trailers<'h>(
+        &mut self,
+        request: RequestId,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_trailers(fields, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
     /// Whether the output has room, after [`Server::send_body`] said [`Progress::Wait`].
     ///
     /// # Errors
@@ -442,8 +526,61 @@ impl<P: Proactor> Server<P> {
         self.current(request).map(|connection| connection.room()).ok_or(SendError::Gone)
     }
 
-    /// The application is done with a request: answer in its place if it has not. To be called
-    /// once for each [`Event::Request`].
+    /// Accept the WebSocket that a request asks for. To decline is to answer the request.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn accept_websocket<'h>(
+        &mut self,
+        request: RequestId,
+        subprotocol: Option<&str>,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| {
+            connection.accept_websocket(subprotocol, headers, shared)
+        })
+        .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Send a message on an accepted WebSocket. `payload`: the same bytes, to be sent from where
+    /// they are instead of copied.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or why it cannot be sent.
+    pub fn send_message(
+        &mut self,
+        request: RequestId,
+        message: Message<'_>,
+        payload: Option<Box<dyn Payload>>,
+    ) -> Result<Progress, SendError> {
+        self.with(request, |connection, shared| connection.send_message(message, payload, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Close an accepted WebSocket; no more news of it comes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or why it cannot be closed like that.
+    pub fn close_websocket(
+        &mut self,
+        request: RequestId,
+        code: u16,
+        reason: &str,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.close_websocket(code, reason, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// The application has taken a message of `length` bytes, which makes room for others.
+    pub fn took_message(&mut self, request: RequestId, length: usize) {
+        self.with(request, |connection, shared| connection.took_message(length, shared));
+    }
+
+    /// The application is done with a request: answer in its place if it has not (close code 1011
+    /// on an open WebSocket). To be called once for each [`Event::Request`].
     pub fn finish(&mut self, request: RequestId) -> Left {
         self.running -= 1;
         self.with(request, Connection::finish).unwrap_or(Left::Answered)
@@ -500,6 +637,12 @@ impl<P: Proactor> Server<P> {
     /// The proactor, for tests that look at it from the other side.
     pub fn proactor(&mut self) -> &mut P {
         &mut self.shared.proactor
+    }
+
+    fn register(&mut self, listener: OwnedFd, proxy_protocol: bool) -> io::Result<()> {
+        let listener = self.shared.proactor.register_listener(listener)?;
+        self.acceptors.push(Acceptor::new(listener, proxy_protocol));
+        Ok(())
     }
 
     fn complete(&mut self, completion: Completion) {

@@ -64,6 +64,16 @@ def test_nothing_given_is_told_from_the_defaults() -> None:
         (["--log-level", "WARN"], "log_level", "warn"),
         (["--interface", "asginl"], "interface", "asginl"),
         (["--working-dir", "/tmp"], "working_dir", Path("/tmp")),
+        (["--url-path-prefix", "/api/"], "url_path_prefix", "/api"),
+        (["--url-path-prefix", "/"], "url_path_prefix", ""),
+        (["--proxy-headers"], "proxy_headers", True),
+        (["--proxy-headers-format", "forwarded"], "proxy_headers_format", "forwarded"),
+        (
+            ["--proxy-trusted", "::1", "--proxy-trusted", "unix:/a"],
+            "proxy_trusted",
+            ("::1", "unix:/a"),
+        ),
+        (["--proxy-protocol", "web", "--proxy-protocol", "@a"], "proxy_protocol", ("web", "@a")),
     ],
 )
 def test_words(arguments: list[str], name: str, value: object) -> None:
@@ -84,6 +94,8 @@ def test_words(arguments: list[str], name: str, value: object) -> None:
         ("GRANIAN_LOG_ACCESS_FMT", "%(path)s", "access_log_fmt", "%(path)s"),
         ("GRANIAN_DEFAULT_HEADERS", "off", "default_headers", False),
         ("GRANIAN_UDS_PERMISSIONS", "600", "uds_permissions", 0o600),
+        ("GRANIAN_PROXY_HEADERS", "1", "proxy_headers", True),
+        ("GRANIAN_PROXY_TRUSTED", "10.0.0.0/8 unix", "proxy_trusted", ("10.0.0.0/8", "unix")),
         ("GRANIAN_WORKERS", "1", "backlog", 1024),
         ("GRANIAN_WEBSOCKETS", "1", "backlog", 1024),
     ],
@@ -128,6 +140,9 @@ def test_paths_do_not_depend_on_the_working_directory(
         (["web:app", "--uds-permissions", "1777"], "octal"),
         (["web:app", "--interface", "cgi"], "--interface"),
         (["web:app", "--unheard-of"], "--unheard-of"),
+        (["web:app", "--url-path-prefix", "api"], "does not begin with one slash"),
+        (["web:app", "--url-path-prefix", "//api"], "does not begin with one slash"),
+        (["web:app", "--proxy-headers-format", "x"], "--proxy-headers-format"),
         (["web:app", "--log-config", "/nowhere/log.json"], "--log-config"),
     ],
 )

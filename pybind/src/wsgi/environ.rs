@@ -10,13 +10,14 @@ use std::sync::{Mutex, PoisonError};
 
 use granian_uring::http1::{RequestHead, Version};
 use granian_uring::listener::Address;
+use granian_uring::proxy::{Forwarded, Scheme};
 use granian_uring::server::{Request, RequestId};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
 use super::input::Input;
-use crate::scope::{COMMON_NAMES, LONGEST_COMMON_NAME, method, percent_decoded};
+use crate::scope::{COMMON_NAMES, LONGEST_COMMON_NAME, method, percent_decoded, scheme};
 
 /// What a Unix socket has in the place of a host and a port, which may not be empty.
 const UNIX_SERVER: (&str, &str) = ("localhost", "80");
@@ -36,6 +37,7 @@ pub struct Environs {
 struct Template {
     peer: Address,
     local: Address,
+    is_tls: bool,
     environ: Py<PyDict>,
 }
 
@@ -77,7 +79,30 @@ impl Environs {
             environ.set_item(intern!(py, "wsgi.input"), input)?;
         }
         self.add_headers(py, &environ, head)?;
+        if let Some(forwarded) = &request.forwarded {
+            self.set_forwarded(&environ, forwarded)?;
+        }
         Ok(environ)
+    }
+
+    /// What a trusted proxy told, in place of what the connection has.
+    fn set_forwarded(&self, environ: &Bound<'_, PyDict>, forwarded: &Forwarded) -> PyResult<()> {
+        let py = environ.py();
+        if let Some(peer) = &forwarded.client {
+            set_client(environ, peer)?;
+        }
+        if let Some(told) = forwarded.scheme {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme(py, told))?;
+        }
+        if let Some(server) = &forwarded.server {
+            environ.set_item(intern!(py, "SERVER_NAME"), &server.host)?;
+            environ.set_item(intern!(py, "SERVER_PORT"), server.port.to_string())?;
+        }
+        if let Some(outer) = &forwarded.prefix {
+            let script_name = [outer.as_bytes(), &self.prefix].concat();
+            environ.set_item(intern!(py, "SCRIPT_NAME"), latin1(py, &script_name)?)?;
+        }
+        Ok(())
     }
 
     fn add_headers(
@@ -131,6 +156,7 @@ impl Environs {
             if let Some(Some(template)) = templates.get(stream)
                 && template.peer == request.peer
                 && template.local == request.local
+                && template.is_tls == request.tls.is_some()
             {
                 return Ok(template.environ.clone_ref(py));
             }
@@ -139,6 +165,7 @@ impl Environs {
         let template = Template {
             peer: request.peer.clone(),
             local: request.local.clone(),
+            is_tls: request.tls.is_some(),
             environ: environ.clone_ref(py),
         };
         let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,16 +181,14 @@ impl Environs {
 
     fn new_template(&self, py: Python<'_>, request: &Request) -> PyResult<Py<PyDict>> {
         let environ = self.base.bind(py).copy()?;
-        let (peer, peer_port) = match &request.peer {
-            Address::Tcp(address) => (address.ip().to_string(), address.port().to_string()),
-            _ => (String::new(), String::new()),
-        };
+        set_client(&environ, &request.peer)?;
+        if request.tls.is_some() {
+            environ.set_item(intern!(py, "wsgi.url_scheme"), scheme(py, Scheme::Https))?;
+        }
         let (name, port) = match &request.local {
             Address::Tcp(address) => (address.ip().to_string(), address.port().to_string()),
             _ => (UNIX_SERVER.0.to_owned(), UNIX_SERVER.1.to_owned()),
         };
-        environ.set_item(intern!(py, "REMOTE_ADDR"), peer)?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), peer_port)?;
         environ.set_item(intern!(py, "SERVER_NAME"), name)?;
         environ.set_item(intern!(py, "SERVER_PORT"), port)?;
         // What nearly every request has, so that most need not set it.
@@ -174,6 +199,17 @@ impl Environs {
         }
         Ok(environ.unbind())
     }
+}
+
+/// Who asks. A Unix socket has no address, and applications expect one to be there.
+fn set_client(environ: &Bound<'_, PyDict>, peer: &Address) -> PyResult<()> {
+    let py = environ.py();
+    let (address, port) = match peer {
+        Address::Tcp(address) => (address.ip().to_string(), address.port().to_string()),
+        _ => (String::new(), String::new()),
+    };
+    environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
+    environ.set_item(intern!(py, "REMOTE_PORT"), port)
 }
 
 /// The variable of a header: `HTTP_` and its name, but for the two that CGI names otherwise.

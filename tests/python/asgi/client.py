@@ -57,7 +57,13 @@ def get(target: str = "/", *headers: str, method: str = "GET", version: str = "1
 class Client:
     """One connection."""
 
-    def __init__(self, address: tuple[str, int] | str, *, receive_buffer: int | None = None):
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        *,
+        receive_buffer: int | None = None,
+        source: str | None = None,
+    ):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         if isinstance(address, tuple) and ":" in address[0]:
             family = socket.AF_INET6
@@ -65,6 +71,8 @@ class Client:
         self.socket.settimeout(TIMEOUT_SECONDS)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source is not None:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self._buffer = b""
 

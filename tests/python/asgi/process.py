@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -116,6 +116,7 @@ class Server:
         environment: dict[str, str] | None = None,
         program: tuple[str, ...] = (),
         port: bool | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         if port is None:
             port = not {"--port", "--uds", "--fd"} & set(arguments)
@@ -124,6 +125,7 @@ class Server:
             cwd=HERE,
             # Nothing of the one who runs the tests.
             env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+            pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

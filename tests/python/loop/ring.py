@@ -35,6 +35,7 @@ def new_worker() -> Any:
         uds=None,
         uds_permissions=None,
         backlog=16,
+        proxy_protocol=[],
     )
     return _native.Worker(
         listeners,
@@ -43,5 +44,11 @@ def new_worker() -> Any:
             "max_connections": 16,
             "default_headers": True,
             "report_refusals": False,
+            "proxy_headers": False,
+            "proxy_headers_format": "x-forwarded",
+            "proxy_trusted": [],
+            "proxy_rewrite_host": False,
+            "proxy_prefix": False,
+            "proxy_strip_untrusted": False,
         },
     )

@@ -133,3 +133,14 @@ def test_a_unix_socket_has_a_server_name(start_server: StartServer, tmp_path: Pa
     found = environ(server)
     names = ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR")
     assert [found[name] for name in names] == ["localhost", "80", ""]
+
+
+def test_what_a_trusted_proxy_tells(start_server: StartServer) -> None:
+    options = ("--proxy-headers", "--proxy-trusted", "127.0.0.1", "--proxy-prefix")
+    server = start_server(*options, "--url-path-prefix", "/in", app="wsgi.apps:app")
+    headers = ("X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https", "X-Forwarded-Prefix: /out")
+    found = environ(server, "/in/environ", *headers)
+    assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"]) == ("192.0.2.7", "https")
+    assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/out/in", "/environ")
+    found = environ(server, "/environ")
+    assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"]) == ("127.0.0.1", "http")
