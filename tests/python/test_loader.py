@@ -356,5 +356,5 @@ def test_what_has_no_signature_is_asked_for() -> None:
         interface(iter)
     assert (
         "cannot tell" in caught.value.message
-        and caught.value.hint == "say it with --interface asgi"
+        and caught.value.hint == "say it with --interface asgi or --interface wsgi"
     )
