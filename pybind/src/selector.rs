@@ -73,7 +73,8 @@ impl Selector {
         server: &mut Server<Uring>,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
-        if let (Some(epoll), false) = (self.epoll, self.armed) {
+        // What is ready already would end the wait at once, and again and again until Python is told.
+        if let (Some(epoll), false, false) = (self.epoll, self.armed, self.foreign) {
             server.watch(epoll);
             self.armed = true;
         }
@@ -108,11 +109,13 @@ pub fn select<'py>(
     let py = worker.py();
     let worker = worker.get();
     let deadline = timeout.and_then(deadline_after);
+    let (threaded, waits) = worker
+        .with(|state| (state.wsgi.is_some(), state.selector.foreign || !state.held.is_empty()))?;
     let found = loop {
-        let (completions, turn) = if worker.with(|state| state.wsgi.is_some())? {
+        let (completions, turn) = if threaded {
             turns_without_python(py, worker, deadline)?
         } else {
-            turn(py, worker, deadline)?
+            turn(py, worker, if waits { Some(Instant::now()) } else { deadline })?
         };
         py.check_signals()?;
         let due = deadline.is_some_and(|deadline| deadline <= Instant::now());
@@ -165,7 +168,8 @@ pub fn turn_within(py: Python<'_>, worker: &Worker) -> PyResult<()> {
 }
 
 /// Turns with WSGI threads beside the ring: requests and answers come and go without Python, until
-/// asyncio has something to do, or a signal may have come.
+/// asyncio has something to do. A signal is that too: Python writes its number to the fd that
+/// asyncio gave to `signal.set_wakeup_fd`, whichever thread takes it.
 fn turns_without_python(
     py: Python<'_>,
     worker: &Worker,
@@ -180,13 +184,12 @@ fn turns_without_python(
                 let until = selector.before_wait(server, deadline);
                 let until = ring.before_wait(server, until);
                 let completions = server.wait(until)?;
-                let looked = completions == 0 && ring.has_looked(until);
                 selector.after_wait(server, Some(&mut *ring));
                 ring.after_wait(server);
                 let foreign = std::mem::take(&mut selector.foreign);
                 let events = ring.has_notices();
                 let due = deadline.is_some_and(|deadline| deadline <= Instant::now());
-                if foreign || events || due || (completions == 0 && !looked) {
+                if foreign || events || due {
                     return Ok((completions, Turn { foreign, events }));
                 }
             }

@@ -185,6 +185,10 @@ impl Pool {
     /// Leave a message for the ring, and release what it gave back: with the GIL, like
     /// [`Pool::exchange`].
     pub fn push(&self, message: Message) {
+        if self.abandoned.load(Ordering::Relaxed) {
+            // The lock may be held for ever by a thread that is not here.
+            leave_child();
+        }
         let mut queues = self.queues();
         if queues.closed {
             drop(queues);

@@ -110,11 +110,6 @@ impl Ring {
         }
     }
 
-    /// Whether a wait that brought nothing ended because it was time to look.
-    pub fn has_looked(&self, until: Option<Instant>) -> bool {
-        self.look.is_some() && until.is_some_and(|until| until <= Instant::now())
-    }
-
     /// Whether Python has to know something.
     pub fn has_notices(&self) -> bool {
         !self.notices.is_empty()

@@ -223,6 +223,37 @@ def test_an_idle_server_does_nothing(start_server: StartServer) -> None:
         assert client.read().status == 200
 
 
+@pytest.mark.parametrize("threads", ["0", "4"])
+def test_a_write_that_waits_does_not_spin(start_server: StartServer, threads: str) -> None:
+    """Also when something else of Python's becomes ready meanwhile: a signal's number."""
+    server = start_server("--blocking-threads", threads, app="wsgi.apps:app")
+    with server.connect(receive_buffer=4096) as client:
+        client.send(get("/written?told=1&pieces=100000&size=32768"))
+        server.out.wait_for("note: written 3$")
+        last = 4
+        while server.out.has(f"note: written {last}$", seconds=0.5):
+            last += 1
+        server.signal(signal.SIGHUP)
+        before = server.cpu_seconds()
+        assert not server.out.has(f"note: written {last}$", seconds=1.0)
+        assert server.cpu_seconds() - before <= 0.1
+    server.log.wait_for("SIGHUP: reload is not there yet")
+
+
+def test_signals_are_heard_while_requests_run(start_server: StartServer) -> None:
+    server = start_server("--blocking-threads", "4", app="wsgi.apps:app")
+    with server.connect() as client:
+        client.send(get("/waiting?gate=signals"))
+        server.out.wait_for("note: waits signals")
+        for number in range(3):
+            mark = server.log.mark()
+            server.signal(signal.SIGHUP)
+            server.log.wait_for("SIGHUP", since=mark)
+            assert server.ask("/hello") == "Hello, world!", number
+        server.ask("/open?gate=signals")
+        assert client.read().status == 200
+
+
 def test_threads_are_for_wsgi() -> None:
     done = run("asgi.apps:app", "--blocking-threads", "3", "--port", "0")
     assert done.returncode == 2
