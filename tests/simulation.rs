@@ -33,11 +33,14 @@ const LISTENERS: u32 = 2;
 /// virtual, so they cost nothing.
 fn timeouts() -> Timeouts {
     Timeouts {
+        first_byte: Duration::from_secs(3),
         head: Duration::from_secs(3),
         keep_alive: Duration::from_secs(5),
         body: Duration::from_secs(4),
         write: Duration::from_secs(4),
         linger: Duration::from_secs(2),
+        body_min_rate: 240,
+        request: None,
         half_close: Duration::from_secs(1),
         drain_idle: Duration::from_millis(100),
         drain_first: Duration::from_secs(1),
@@ -946,6 +949,7 @@ impl Simulation {
                 }
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
                 Event::Refused(..) => panic!("nobody asked for reports"),
+                Event::Overloaded | Event::TimedOut(..) => panic!("nobody asked for this"),
             }
         }
         let now = self.now();
