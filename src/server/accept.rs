@@ -156,7 +156,9 @@ impl<P: Proactor> Server<P> {
     }
 
     fn waits_for_idle_only(&self) -> bool {
-        self.shared.draining_since.is_some() && self.shared.running == 0 && self.shared.queue.is_empty()
+        self.shared.draining_since.is_some()
+            && self.shared.running == 0
+            && self.shared.queue.is_empty()
     }
 }
 

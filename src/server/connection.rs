@@ -714,7 +714,8 @@ impl Connection {
                 shared.proactor.shutdown(self.stream);
             }
         }
-        if !self.input_ended && !self.receiving && self.wants_input(shared.config.limits.head_bytes) {
+        if !self.input_ended && !self.receiving && self.wants_input(shared.config.limits.head_bytes)
+        {
             self.receiving = true;
             shared.proactor.receive(self.stream);
         }
