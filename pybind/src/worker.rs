@@ -143,6 +143,20 @@ impl Worker {
         });
     }
 
+    /// A request took too long; its client was told. Whoever works on it is told too.
+    fn time_out(&self, py: Python<'_>, id: RequestId, left: Left) -> PyResult<()> {
+        let task = self.with(|state| state.tasks.get(&id).map(|task| task.clone_ref(py)))?;
+        let client = match left {
+            Left::Aborted => "its answer had begun, so the connection was reset",
+            Left::Refused | Left::Answered => "the client got a 503",
+        };
+        let text = format!("a request took longer than --request-timeout; {client}");
+        self.hosting(py)?.report(py, "warning", &text)?;
+        // One that still waits for its turn has no task, and will have none.
+        let Some(task) = task else { return Ok(()) };
+        task.call_method0(py, intern!(py, "cancel")).map(drop)
+    }
+
     /// Take waiters out, so that they are dropped where Python may run.
     fn take_waiters(
         &self,
@@ -484,6 +498,12 @@ impl Worker {
                 "warning",
                 &format!("cannot accept: {error}; the connection waits in the queue"),
             ),
+            Event::Overloaded => hosting.report(
+                py,
+                "warning",
+                "as many requests run as --backpressure allows; more are refused with a 503",
+            ),
+            Event::TimedOut(id, left) => self.time_out(py, id, left),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }

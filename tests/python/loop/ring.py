@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from granian_uring import _native
+from granian_uring.config import OPTIONS
 from granian_uring.selector import new_event_loop
+
+# The defaults of everything that the core reads.
+_OPTIONS = {option.native: option.default for option in OPTIONS if option.native is not None}
 
 
 @contextmanager
@@ -39,9 +43,8 @@ def new_worker() -> Any:
     return _native.Worker(
         listeners,
         {
-            "backpressure": 16,
+            **_OPTIONS,
             "max_connections": 16,
-            "default_headers": True,
             "report_refusals": False,
         },
     )
