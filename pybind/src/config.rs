@@ -42,7 +42,6 @@ pub struct WorkerOptions {
 
 impl WorkerOptions {
     pub fn into_config(self) -> Config {
-        let defaults = Config::default();
         Config {
             backpressure: self.backpressure,
             overload: self.overload,
@@ -52,9 +51,8 @@ impl WorkerOptions {
             limits: self.limits(),
             timeouts: self.timeouts(),
             date_header: self.default_headers,
-            server_header: defaults.server_header.filter(|_| self.default_headers),
+            server_header: Config::default().server_header.filter(|_| self.default_headers),
             report_refusals: self.report_refusals,
-            ..defaults
         }
     }
 

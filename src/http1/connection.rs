@@ -255,6 +255,7 @@ impl Connection {
                 self.incoming = Incoming::Length(0);
                 self.to_head = false;
                 self.sent = 0;
+                self.response.rest();
                 Ok(())
             }
             _ => Err(NotFinished),

@@ -596,8 +596,6 @@ impl Connection {
     fn input_ended<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.input_ended = true;
         match self.stage {
-            // Requests that came before the end are answered.
-            Stage::Open if self.held => {}
             Stage::Open if self.exchange.is_some() => {
                 // A body that was cut is news for a reader; a whole request gets its answer.
                 if !self.http.request_ended() && self.exchange_waits_for_body() {
@@ -731,6 +729,7 @@ impl Connection {
     fn wants_input(&self, most: usize) -> bool {
         match (&self.exchange, self.stage) {
             (_, Stage::Lingering) => true,
+            // The end, too, is for later than the requests before it.
             (None, _) => !self.held,
             (Some(exchange), _) if exchange.reading && exchange.body_told => {
                 self.input.rest().len() < most

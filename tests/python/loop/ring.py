@@ -40,11 +40,5 @@ def new_worker() -> Any:
         uds_permissions=None,
         backlog=16,
     )
-    return _native.Worker(
-        listeners,
-        {
-            **_OPTIONS,
-            "max_connections": 16,
-            "report_refusals": False,
-        },
-    )
+    options: Any = {**_OPTIONS, "max_connections": 16, "report_refusals": False}
+    return _native.Worker(listeners, options)
