@@ -63,11 +63,11 @@ fn config(random: &mut Random) -> Config {
     };
     let mut timeouts = timeouts();
     timeouts.request = random.one_in(6).then_some(Duration::from_millis(1500));
-    let mut limits = Limits::default();
-    limits.body_bytes = random.one_in(6).then_some(1500);
-    if random.one_in(4) {
-        limits.head_bytes = 400;
-    }
+    let limits = Limits {
+        body_bytes: random.one_in(6).then_some(1500),
+        head_bytes: if random.one_in(4) { 400 } else { Limits::default().head_bytes },
+        ..Limits::default()
+    };
     Config {
         backpressure: small(random, 1000),
         overload: if random.one_in(3) { Overload::Refuse } else { Overload::Wait },
