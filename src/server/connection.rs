@@ -382,6 +382,7 @@ impl Connection {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
                 Body::Shared(payload) => output.append_shared(payload),
+                Body::File(range) => output.append_file(range),
             }
             if !frame.suffix.is_empty() {
                 output.append(frame.suffix);

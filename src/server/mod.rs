@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::config::{Config, Overload};
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
-use crate::proactor::{Completion, Outgoing, Payload, Proactor, StreamId};
+use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
 use accept::Acceptor;
 use connection::Connection;
 use timers::Timers;
@@ -109,6 +109,8 @@ pub enum Body<'a> {
     Copied(&'a [u8]),
     /// Sent from where it is.
     Shared(Box<dyn Payload>),
+    /// Read from a file as it is sent.
+    File(FileRange),
 }
 
 impl Body<'_> {
@@ -116,6 +118,7 @@ impl Body<'_> {
         match self {
             Self::Copied(bytes) => bytes.len(),
             Self::Shared(payload) => payload.as_slice().len(),
+            Self::File(range) => range.length(),
         }
     }
 }
