@@ -66,7 +66,7 @@ pub enum Event {
     /// Told at most once in ten seconds.
     AcceptFailed(io::Error),
     /// The application works on [`Config::backpressure`] requests, and others are refused. Told at
-    /// most once in ten seconds. Only with [`Overload::Refuse`](crate::config::Overload::Refuse).
+    /// most once in ten seconds. Only with [`Overload::Refuse`].
     Overloaded,
     /// A request took longer than [`Timeouts::request`](crate::config::Timeouts::request), and how
     /// its client was left: [`Left::Refused`] (with a 503) or [`Left::Aborted`]. Whoever works on it
