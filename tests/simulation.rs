@@ -1056,15 +1056,16 @@ impl Simulation {
     }
 
     fn begin(&mut self, request: RequestId) {
-        let begun = self.begun.entry(request.stream()).or_insert(0);
-        *begun += 1;
-        // One may have waited since the last turn.
-        assert!(*begun <= self.config.pipeline_depth + 1, "a connection had more than its share");
         assert!(self.requests.insert(request), "a request was given out twice");
         let Some(taken) = self.server.take_request(request) else {
             assert_eq!(self.server.finish(request), Left::Answered);
             return;
         };
+        // Only here: the number may have been that of an earlier connection, too.
+        let begun = self.begun.entry(request.stream()).or_insert(0);
+        *begun += 1;
+        // One may have waited since the last turn.
+        assert!(*begun <= self.config.pipeline_depth + 1, "a connection had more than its share");
         let path = std::str::from_utf8(&taken.head.path()[1..]).unwrap();
         let plan: usize = path.parse().unwrap();
         assert_eq!(taken.head.method(), self.plans[plan].method);
