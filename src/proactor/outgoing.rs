@@ -5,6 +5,7 @@
 //! allowed.
 
 use std::fs::File;
+use std::ops::Range;
 
 /// Bytes that stay where they are while the kernel reads them.
 ///
@@ -38,6 +39,14 @@ impl FileRange {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// The part of this range that begins at `part.start` bytes of it. Nothing beyond its end.
+    #[must_use]
+    pub fn part(self, part: Range<usize>) -> Self {
+        let end = part.end.min(self.length);
+        let start = part.start.min(end);
+        Self { offset: self.offset_of(start), length: end - start, file: self.file }
     }
 
     /// The file.

@@ -111,6 +111,9 @@ pub enum Body<'a> {
     Shared(Box<dyn Payload>),
     /// Read from a file as it is sent.
     File(FileRange),
+    /// As [`Body::File`], and all of what the answer is about: where the client asks for a range of
+    /// it, it gets that, RFC 9110 §14.2.
+    WholeFile(FileRange),
 }
 
 impl Body<'_> {
@@ -118,7 +121,7 @@ impl Body<'_> {
         match self {
             Self::Copied(bytes) => bytes.len(),
             Self::Shared(payload) => payload.as_slice().len(),
-            Self::File(range) => range.length(),
+            Self::File(range) | Self::WholeFile(range) => range.length(),
         }
     }
 }
@@ -485,6 +488,34 @@ impl<P: Proactor> Server<P> {
         more: bool,
     ) -> Result<Progress, SendError> {
         self.with(request, |connection, shared| connection.send_body(body, more, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Send `103 Early Hints` with these values of Link fields, RFC 8297, before the answer begins.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the hints.
+    pub fn send_early_hints<'h>(
+        &mut self,
+        request: RequestId,
+        links: impl Iterator<Item = &'h [u8]>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_early_hints(links, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// End an answer with trailers, instead of the last [`Server::send_body`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn send_trailers<'h>(
+        &mut self,
+        request: RequestId,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_trailers(fields, shared))
             .unwrap_or(Err(SendError::Gone))
     }
 
