@@ -674,3 +674,18 @@ fn who_uploads_flat_out_leaves_others_their_turn() {
         }
     });
 }
+
+#[test]
+fn who_has_had_its_share_waits_for_nothing_but_its_turn() {
+    each_seed(|seed| {
+        let mut scene = Scene::new(seed, Config { pipeline_depth: 4, ..Config::default() });
+        scene.asking(&GET.repeat(40));
+        let mut last = Duration::ZERO;
+        scene.play(seconds(10), |scene, request| {
+            scene.answer(request, 5);
+            last = scene.clock();
+        });
+        assert_eq!(scene.taken, 40);
+        assert!(last < seconds(1), "the last one began after {last:?}");
+    });
+}
