@@ -66,6 +66,22 @@ class Exchange:
 class _WorkerOptions(TypedDict):
     backpressure: int
     max_connections: int
+    overload: str
+    request_timeout: float | None
+    max_body_size: int | None
+    http1_keep_alive: bool
+    http1_pipeline_depth: int
+    http1_buffer_size: int
+    http1_max_headers: int
+    http1_max_target_size: int
+    http1_max_trailer_size: int
+    http1_first_byte_timeout: float
+    http1_header_read_timeout: int
+    http1_keep_alive_timeout: float
+    http1_body_timeout: float
+    http1_body_min_rate: int
+    http1_write_timeout: float
+    http1_linger_timeout: float
     default_headers: bool
     report_refusals: bool
     proxy_headers: bool

@@ -98,6 +98,22 @@ def run(settings: Settings) -> int:
             "backpressure": settings.backpressure,
             "max_connections": settings.max_connections or max(descriptors - _RESERVED_FDS, 16),
             "default_headers": settings.default_headers,
+            "overload": settings.overload,
+            "request_timeout": settings.request_timeout,
+            "max_body_size": settings.max_body_size,
+            "http1_keep_alive": settings.http1_keep_alive,
+            "http1_pipeline_depth": settings.http1_pipeline_depth,
+            "http1_buffer_size": settings.http1_buffer_size,
+            "http1_max_headers": settings.http1_max_headers,
+            "http1_max_target_size": settings.http1_max_target_size,
+            "http1_max_trailer_size": settings.http1_max_trailer_size,
+            "http1_first_byte_timeout": settings.http1_first_byte_timeout,
+            "http1_header_read_timeout": settings.http1_header_read_timeout,
+            "http1_keep_alive_timeout": settings.http1_keep_alive_timeout,
+            "http1_body_timeout": settings.http1_body_timeout,
+            "http1_body_min_rate": settings.http1_body_min_rate,
+            "http1_write_timeout": settings.http1_write_timeout,
+            "http1_linger_timeout": settings.http1_linger_timeout,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
             "proxy_headers": settings.proxy_headers,
             "proxy_headers_format": settings.proxy_headers_format,
@@ -219,7 +235,8 @@ class _Service:
         except BaseException as error:
             left = exchange.finish()
             cancelled = isinstance(error, asyncio.CancelledError)
-            if not (cancelled and self._cut):
+            # Cancelled because its time or ours was over: the log has that already.
+            if not (cancelled and (self._cut or left == "gone")):
                 self._failed(scope, left, error)
             if cancelled:
                 raise

@@ -27,6 +27,10 @@ use crate::thread_bound::ThreadBound;
 /// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
 const EVENTS_PER_DISPATCH: usize = 256;
 
+/// Scope templates that are kept, some 700 bytes each. With more connections than these, streams share
+/// places: idle ones cost nothing, and of those that share one the last to ask has it.
+const TEMPLATES: usize = 1024;
+
 /// What the ring's thread owns.
 pub struct State {
     pub server: Server<Uring>,
@@ -35,7 +39,7 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
-    /// Scope templates, by stream.
+    /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
 }
 
@@ -143,6 +147,20 @@ impl Worker {
         });
     }
 
+    /// A request took too long; its client was told. Whoever works on it is told too.
+    fn time_out(&self, py: Python<'_>, id: RequestId, left: Left) -> PyResult<()> {
+        let task = self.with(|state| state.tasks.get(&id).map(|task| task.clone_ref(py)))?;
+        let client = match left {
+            Left::Aborted => "its answer had begun, so the connection was reset",
+            Left::Refused | Left::Answered => "the client got a 503",
+        };
+        let text = format!("a request took longer than --request-timeout; {client}");
+        self.hosting(py)?.report(py, "warning", &text)?;
+        // One that still waits for its turn has no task, and will have none.
+        let Some(task) = task else { return Ok(()) };
+        task.call_method0(py, intern!(py, "cancel")).map(drop)
+    }
+
     /// Take waiters out, so that they are dropped where Python may run.
     fn take_waiters(
         &self,
@@ -183,7 +201,7 @@ impl Worker {
             let Event::Request(id) = event else { return Some((event, None)) };
             let request = state.server.take_request(id);
             let template = request.as_ref().and_then(|request| {
-                let template = state.templates.get(id.stream().index())?.as_ref()?;
+                let template = state.templates.get(template_place(id))?.as_ref()?;
                 template.fits(request).then(|| template.clone_ref(py))
             });
             Some((event, request.map(|request| Arrival { request, template })))
@@ -236,7 +254,7 @@ impl Worker {
             template
         } else {
             let template = scopes.template(py, &request)?;
-            self.keep_template(py, id.stream().index(), template)?
+            self.keep_template(py, template_place(id), template)?
         };
         scopes.scope(py, &template, &request)
     }
@@ -268,19 +286,23 @@ impl Worker {
     fn keep_template(
         &self,
         py: Python<'_>,
-        stream: usize,
+        place: usize,
         template: Template,
     ) -> PyResult<Template> {
         let kept = template.clone_ref(py);
         let before = self.with(|state| {
-            if state.templates.len() <= stream {
-                state.templates.resize_with(stream + 1, || None);
+            if state.templates.len() <= place {
+                state.templates.resize_with(place + 1, || None);
             }
-            state.templates[stream].replace(kept)
+            state.templates[place].replace(kept)
         })?;
         drop(before);
         Ok(template)
     }
+}
+
+fn template_place(request: RequestId) -> usize {
+    request.stream().index() % TEMPLATES
 }
 
 /// A request on its way to the application.
@@ -491,6 +513,12 @@ impl Worker {
                 "warning",
                 &format!("cannot accept: {error}; the connection waits in the queue"),
             ),
+            Event::Overloaded => hosting.report(
+                py,
+                "warning",
+                "as many requests run as --backpressure allows; more are refused with a 503",
+            ),
+            Event::TimedOut(id, left) => self.time_out(py, id, left),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }
