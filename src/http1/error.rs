@@ -78,6 +78,8 @@ pub enum ProtocolError {
     InvalidChunkExtension,
     /// A chunk's size line has more bytes than [`super::Limits::chunk_line_bytes`].
     ChunkLineTooLong,
+    /// The chunk extensions of a body outweigh its data, RFC 9112 §7.1.1.
+    ChunkExtensionsTooLong,
     /// A chunk's data is not followed by a line end where its size says so.
     ChunkWithoutEnd,
     /// A trailer line that is no field line, RFC 9112 §7.1.2.
@@ -142,6 +144,7 @@ impl ProtocolError {
             Self::ChunkSizeOverflow => "a chunk size is too large",
             Self::InvalidChunkExtension => "a chunk extension contains a control character",
             Self::ChunkLineTooLong => "the size line of a chunk is too long",
+            Self::ChunkExtensionsTooLong => "the chunk extensions outweigh the data",
             Self::ChunkWithoutEnd => "a chunk does not end where its size says",
             Self::InvalidTrailer => "a trailer is not a valid header line",
             Self::TrailersTooLong => "the trailer section is too long",
