@@ -43,7 +43,8 @@ pub fn read(wire: &[u8], to_head: bool) -> Result<(Response, &[u8]), Unreadable>
         headers.push(header(field).ok_or(Unreadable::Broken("a header line"))?);
     }
     let mut response = Response { status, headers, body: Vec::new(), until_close: false };
-    let (lengths, codings) = (response.values("content-length"), response.values("transfer-encoding"));
+    let (lengths, codings) =
+        (response.values("content-length"), response.values("transfer-encoding"));
     if !lengths.is_empty() && !codings.is_empty() || lengths.len() > 1 || codings.len() > 1 {
         return Err(Unreadable::Broken("more than one framing"));
     }

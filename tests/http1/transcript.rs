@@ -129,4 +129,3 @@ pub fn transcribe<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     transcript.finish();
     transcript.text
 }
-
