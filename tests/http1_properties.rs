@@ -113,12 +113,13 @@ fn header() -> impl Strategy<Value = (String, Vec<u8>)> {
 
 fn body() -> impl Strategy<Value = Body> {
     let data = || vec(any::<u8>(), 1..40);
-    let extension = "(;[a-z]{1,5}(=([a-z]{1,5}|\"[ -!#-~]{0,5}\"))?){0,2}";
+    let extension = "(;[a-z]{1,5}(=([a-z]{1,5}|\"([ -!#-\\[\\]-~]|\\\\[ -~]){0,5}\"))?){0,2}";
     let chunks = vec((data(), extension), 0..6);
     prop_oneof![
         Just(Body::None),
         vec(any::<u8>(), 0..80).prop_map(Body::Length),
-        (chunks, vec(header(), 0..3)).prop_map(|(chunks, trailers)| Body::Chunked(chunks, trailers)),
+        (chunks, vec(header(), 0..3))
+            .prop_map(|(chunks, trailers)| Body::Chunked(chunks, trailers)),
     ]
 }
 

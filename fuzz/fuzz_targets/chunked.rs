@@ -92,13 +92,48 @@ fn trailers(mut rest: &[u8]) -> End {
     }
 }
 
-/// `1*HEXDIG [ ";" extension ]`
+/// `1*HEXDIG *( ";" extension )`
 fn size(line: &[u8]) -> Option<u64> {
-    let mut parts = line.splitn(2, |&byte| byte == b';');
-    let digits = str::from_utf8(parts.next()?).ok()?;
+    let end = line.iter().position(|&byte| byte == b';').unwrap_or(line.len());
+    let digits = str::from_utf8(&line[..end]).ok()?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let extension = parts.next().unwrap_or_default();
-    u64::from_str_radix(digits, 16).ok().filter(|_| plain && extension.iter().all(is_plain))
+    let extensions = line[end..].iter().all(is_plain) && are_extensions(&line[end..]);
+    u64::from_str_radix(digits, 16).ok().filter(|_| plain && extensions)
+}
+
+/// `*( ";" BWS name [ BWS "=" BWS value ] )`
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while let [b';', after @ ..] = rest {
+        let Some(after_name) = after_token(after.trim_ascii_start()) else { return false };
+        rest = after_name;
+        if let [b'=', value @ ..] = after_name.trim_ascii_start() {
+            let value = value.trim_ascii_start();
+            let after_value = match value {
+                [b'"', quoted @ ..] => after_quoted(quoted),
+                _ => after_token(value),
+            };
+            let Some(after_value) = after_value else { return false };
+            rest = after_value;
+        }
+    }
+    rest.is_empty()
+}
+
+fn after_token(text: &[u8]) -> Option<&[u8]> {
+    let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
+    let length = text.iter().take_while(|byte| token(byte)).count();
+    (length > 0).then(|| &text[length..])
+}
+
+/// What follows the closing quotation mark.
+fn after_quoted(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = match text {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', _, rest @ ..] | [_, rest @ ..] => rest,
+            [] => return None,
+        };
+    }
 }
 
 fn is_plain(byte: &u8) -> bool {

@@ -2,9 +2,9 @@
 //!
 //! The decoder takes the framing byte by byte and consumes it, so that no cut of the input makes
 //! it look twice; data is returned in place. Stricter than the grammar in one point: no white
-//! space between size and extension. Extensions are checked for control characters and dropped,
-//! and limited, line by line and in sum; trailers are checked to be field lines and dropped whatever their name, so that none can be
-//! taken for a header of the request.
+//! space before a semicolon. Extensions are checked against the grammar, limited, line by line and
+//! in sum, and dropped; trailers are checked to be field lines and dropped whatever their name, so
+//! that none can be taken for a header of the request.
 
 use super::Limits;
 use super::error::ProtocolError;
@@ -20,7 +20,7 @@ const FREE_EXTENSION_LINES: usize = 16;
 enum Place {
     SizeStart,
     Size,
-    Extension,
+    Extension(Extension),
     SizeLineFeed,
     Data,
     DataReturn,
@@ -31,6 +31,19 @@ enum Place {
     TrailerLineFeed,
     LastLineFeed,
     Done,
+}
+
+/// Within `";" name [ "=" ( token / quoted-string ) ]`, RFC 9112 §7.1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    Start,
+    Name,
+    NameEnd,
+    ValueStart,
+    Value,
+    Quoted,
+    Escape,
+    QuotedEnd,
 }
 
 /// One chunked body on its way in.
@@ -85,14 +98,20 @@ impl Decoder {
                 self.size_digit(byte)?;
                 self.size_line_byte(limits).map(|()| Place::Size)
             }
-            (Place::Size, b';') => self.extension_byte(limits),
-            (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLineFeed),
-            (Place::SizeStart | Place::Size | Place::Extension, b'\n') => {
+            (Place::Size, b';') => self.extension_byte(Extension::Start, limits),
+            (Place::Size, b'\r') => Ok(Place::SizeLineFeed),
+            (
+                Place::Extension(Extension::Name | Extension::Value | Extension::QuotedEnd),
+                b'\r',
+            ) => Ok(Place::SizeLineFeed),
+            (Place::SizeStart | Place::Size | Place::Extension(_), b'\n') => {
                 Err(ProtocolError::BareLineFeed)
             }
             (Place::SizeStart | Place::Size, _) => Err(ProtocolError::InvalidChunkSize),
-            (Place::Extension, _) if is_field_byte(byte) => self.extension_byte(limits),
-            (Place::Extension, _) => Err(ProtocolError::InvalidChunkExtension),
+            (Place::Extension(part), _) => {
+                let next = extension(part, byte).ok_or(ProtocolError::InvalidChunkExtension)?;
+                self.extension_byte(next, limits)
+            }
             (Place::SizeLineFeed, b'\n') => self.size_line_end(limits),
             (Place::SizeLineFeed, _) => Err(ProtocolError::BareCarriageReturn),
 
@@ -125,14 +144,14 @@ impl Decoder {
         Ok(())
     }
 
-    fn extension_byte(&mut self, limits: &Limits) -> Result<Place, ProtocolError> {
+    fn extension_byte(&mut self, next: Extension, limits: &Limits) -> Result<Place, ProtocolError> {
         self.size_line_byte(limits)?;
         self.extension_bytes += 1;
         let free = limits.chunk_line_bytes.saturating_mul(FREE_EXTENSION_LINES) as u64;
         if self.extension_bytes > self.total.saturating_add(free) {
             return Err(ProtocolError::ChunkExtensionsTooLong);
         }
-        Ok(Place::Extension)
+        Ok(Place::Extension(next))
     }
 
     fn size_line_end(&mut self, limits: &Limits) -> Result<Place, ProtocolError> {
@@ -147,6 +166,24 @@ impl Decoder {
             return Err(ProtocolError::BodyTooLong);
         }
         Ok(Place::Data)
+    }
+}
+
+/// The part of an extension after one more byte, if there may be one.
+fn extension(part: Extension, byte: u8) -> Option<Extension> {
+    use Extension as E;
+    match (part, byte) {
+        (E::Start | E::ValueStart, b' ' | b'\t') => Some(part),
+        (E::Start | E::Name, _) if is_token_byte(byte) => Some(E::Name),
+        (E::Name | E::NameEnd, b' ' | b'\t') => Some(E::NameEnd),
+        (E::Name | E::NameEnd, b'=') => Some(E::ValueStart),
+        (E::ValueStart | E::Value, _) if is_token_byte(byte) => Some(E::Value),
+        (E::ValueStart, b'"') => Some(E::Quoted),
+        (E::Quoted, b'"') => Some(E::QuotedEnd),
+        (E::Quoted, b'\\') => Some(E::Escape),
+        (E::Quoted | E::Escape, _) if is_field_byte(byte) => Some(E::Quoted),
+        (E::Name | E::Value | E::QuotedEnd, b';') => Some(E::Start),
+        _ => None,
     }
 }
 

@@ -74,7 +74,7 @@ pub enum ProtocolError {
     InvalidChunkSize,
     /// A chunk size that no 64-bit number holds.
     ChunkSizeOverflow,
-    /// A control character in a chunk extension, RFC 9112 §7.1.1.
+    /// A chunk extension that does not follow the grammar, RFC 9112 §7.1.1.
     InvalidChunkExtension,
     /// A chunk's size line has more bytes than [`super::Limits::chunk_line_bytes`].
     ChunkLineTooLong,
@@ -142,7 +142,7 @@ impl ProtocolError {
             Self::BodyTooLong => "the request body is too long",
             Self::InvalidChunkSize => "a chunk size is not a hexadecimal number",
             Self::ChunkSizeOverflow => "a chunk size is too large",
-            Self::InvalidChunkExtension => "a chunk extension contains a control character",
+            Self::InvalidChunkExtension => "a chunk extension is malformed",
             Self::ChunkLineTooLong => "the size line of a chunk is too long",
             Self::ChunkExtensionsTooLong => "the chunk extensions outweigh the data",
             Self::ChunkWithoutEnd => "a chunk does not end where its size says",
