@@ -79,7 +79,7 @@ fuzz: toolchain ## fuzz the codec: SECONDS=60 for each target, TARGET=request (c
 		sed '1,/^\r$$/d' "$$case" >"fuzz/corpus/chunked/$$(basename "$$case" .http)"; \
 	done
 	@set -e; for target in $(or $(TARGET),request chunked response); do \
-		nice fuzz/target/$(fuzz_host)/release/$$target fuzz/corpus/$$target -max_len=4096 \
+		nice fuzz/target/$(fuzz_host)/release/$$target fuzz/corpus/$$target -max_len=2048 \
 			-artifact_prefix=fuzz/artifacts/$$target- -max_total_time=$(SECONDS) -print_final_stats=1; \
 	done
 

@@ -12,7 +12,5 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let cut = data.last_chunk().map_or(0, |last| usize::from(u16::from_le_bytes(*last)));
     let (start, rest) = data.split_at(cut % (data.len() + 1));
-    let whole = transcribe([data]);
-    assert_eq!(transcribe([start, rest]), whole);
-    assert_eq!(transcribe(data.chunks(1)), whole);
+    assert_eq!(transcribe([start, rest]), transcribe([data]));
 });

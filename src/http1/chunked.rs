@@ -93,17 +93,16 @@ impl Decoder {
 
     /// The place after one byte of framing.
     fn framing(&mut self, byte: u8, limits: &Limits) -> Result<Place, ProtocolError> {
+        use Extension as E;
         match (self.place, byte) {
             (Place::SizeStart | Place::Size, _) if byte.is_ascii_hexdigit() => {
                 self.size_digit(byte)?;
                 self.size_line_byte(limits).map(|()| Place::Size)
             }
-            (Place::Size, b';') => self.extension_byte(Extension::Start, limits),
-            (Place::Size, b'\r') => Ok(Place::SizeLineFeed),
-            (
-                Place::Extension(Extension::Name | Extension::Value | Extension::QuotedEnd),
-                b'\r',
-            ) => Ok(Place::SizeLineFeed),
+            (Place::Size, b';') => self.extension_byte(E::Start, limits),
+            (Place::Size | Place::Extension(E::Name | E::Value | E::QuotedEnd), b'\r') => {
+                Ok(Place::SizeLineFeed)
+            }
             (Place::SizeStart | Place::Size | Place::Extension(_), b'\n') => {
                 Err(ProtocolError::BareLineFeed)
             }
