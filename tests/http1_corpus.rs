@@ -81,6 +81,36 @@ fn invalid_requests_are_refused() {
     }
 }
 
+/// Whether `name` is what `pattern` says, in which a `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    name.char_indices().any(|(index, _)| matches(rest, &name[index..])) || matches(rest, "")
+}
+
+#[test]
+fn every_case_is_of_a_rule_and_every_rule_has_its_cases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = fs::read_to_string(root.join("tests/corpus/http1/README.md")).unwrap();
+    let is_name = |word: &&str| {
+        *word != "*"
+            && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'*'))
+    };
+    let named: Vec<&str> = rules.split('`').skip(1).step_by(2).filter(is_name).collect();
+    let unit = fs::read_to_string(root.join("src/http1/tests.rs")).unwrap();
+    let cases = [cases("valid"), cases("invalid")].concat();
+    let cases: Vec<&str> =
+        cases.iter().map(|(path, _)| path.file_stem().unwrap().to_str().unwrap()).collect();
+    for case in &cases {
+        assert!(named.iter().any(|name| matches(name, case)), "{case} is of no rule in README.md");
+    }
+    for name in named {
+        let is_case = cases.iter().any(|case| matches(name, case));
+        let is_test = unit.contains(&format!("fn {name}("));
+        assert!(is_case || is_test || !name.contains('_'), "README.md: no case {name}");
+    }
+}
+
 #[test]
 fn no_case_is_there_twice() {
     let mut seen = std::collections::HashMap::new();

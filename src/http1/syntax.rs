@@ -83,37 +83,36 @@ pub(super) fn is_host(text: &[u8]) -> bool {
         }
         &literal[end + 1..]
     } else {
-        let end = reg_name_length(text);
-        if end == 0 {
-            return text.is_empty();
-        }
-        &text[end..]
+        &text[reg_name_length(text)..]
     };
     match port.split_first() {
         None => true,
-        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
+        Some((b':', digits)) => port.len() < text.len() && digits.iter().all(u8::is_ascii_digit),
         Some(_) => false,
     }
 }
 
 /// How much of the front of `text` is a reg-name, RFC 3986 §3.2.2; a dotted IPv4 address is one.
 fn reg_name_length(text: &[u8]) -> usize {
+    let end = text.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(text.len());
+    if text.get(end) == Some(&b'%') { escaped_reg_name_length(text) } else { end }
+}
+
+#[cold]
+fn escaped_reg_name_length(text: &[u8]) -> usize {
     let mut length = 0;
     loop {
-        let rest = &text[length..];
-        let end = rest.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(rest.len());
-        length += end;
-        match rest[end..] {
-            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                length += 3;
-            }
+        length += match text[length..] {
+            [byte, ..] if is_host_byte(byte) => 1,
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => 3,
             _ => return length,
-        }
+        };
     }
 }
 
 /// Whether `text` may stand in the brackets of an IP-literal, RFC 3986 §3.2.2. A zone may not: it
 /// means something on the client's machine only.
+#[cold]
 fn is_address(text: &[u8]) -> bool {
     let Some(future) = text.strip_prefix(b"v").or_else(|| text.strip_prefix(b"V")) else {
         return str::from_utf8(text).is_ok_and(|text| text.parse::<core::net::Ipv6Addr>().is_ok());
