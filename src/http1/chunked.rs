@@ -54,15 +54,16 @@ pub(super) struct Decoder {
     remaining: u64,
     /// Data in all chunks so far, the announced rest of this one included.
     total: u64,
-    /// Of the current size line, or of the trailer section: what was seen.
-    line_bytes: usize,
-    /// Extensions in all size lines so far.
-    extension_bytes: u64,
+    /// Of the current size line, or of the trailer section: what was seen. Stops at 4 GiB, like a
+    /// limit beyond.
+    line_bytes: u32,
+    /// By how much the extensions so far outweigh the data after them.
+    extension_excess: u32,
 }
 
 impl Decoder {
     pub(super) const fn new() -> Self {
-        Self { place: Place::SizeStart, remaining: 0, total: 0, line_bytes: 0, extension_bytes: 0 }
+        Self { place: Place::SizeStart, remaining: 0, total: 0, line_bytes: 0, extension_excess: 0 }
     }
 
     /// Consumes framing and returns the next piece of data, or the end.
@@ -119,8 +120,8 @@ impl Decoder {
             (Place::DataReturn | Place::DataLineFeed, _) => Err(ProtocolError::ChunkWithoutEnd),
 
             (place, _) => {
-                self.line_bytes += 1;
-                if self.line_bytes > limits.trailer_bytes {
+                self.line_bytes = self.line_bytes.saturating_add(1);
+                if self.line_bytes as usize > limits.trailer_bytes {
                     return Err(ProtocolError::TrailersTooLong);
                 }
                 trailer(place, byte)
@@ -136,8 +137,8 @@ impl Decoder {
     }
 
     fn size_line_byte(&mut self, limits: &Limits) -> Result<(), ProtocolError> {
-        self.line_bytes += 1;
-        if self.line_bytes > limits.chunk_line_bytes {
+        self.line_bytes = self.line_bytes.saturating_add(1);
+        if self.line_bytes as usize > limits.chunk_line_bytes {
             return Err(ProtocolError::ChunkLineTooLong);
         }
         Ok(())
@@ -145,9 +146,9 @@ impl Decoder {
 
     fn extension_byte(&mut self, next: Extension, limits: &Limits) -> Result<Place, ProtocolError> {
         self.size_line_byte(limits)?;
-        self.extension_bytes += 1;
-        let free = limits.chunk_line_bytes.saturating_mul(FREE_EXTENSION_LINES) as u64;
-        if self.extension_bytes > self.total.saturating_add(free) {
+        self.extension_excess = self.extension_excess.saturating_add(1);
+        let free = limits.chunk_line_bytes.saturating_mul(FREE_EXTENSION_LINES);
+        if self.extension_excess as usize > free {
             return Err(ProtocolError::ChunkExtensionsTooLong);
         }
         Ok(Place::Extension(next))
@@ -158,6 +159,8 @@ impl Decoder {
         if self.remaining == 0 {
             return Ok(Place::TrailerStart);
         }
+        let size = u32::try_from(self.remaining).unwrap_or(u32::MAX);
+        self.extension_excess = self.extension_excess.saturating_sub(size);
         // Sizes add up: chunks of 2^63 would pass a limit one by one.
         let total = self.total.checked_add(self.remaining);
         self.total = total.ok_or(ProtocolError::ChunkSizeOverflow)?;

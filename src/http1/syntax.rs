@@ -75,6 +75,7 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// Whether `text` is `uri-host [ ":" port ]`, RFC 3986 §3.2, or empty. User information is not (RFC
 /// 9110 §4.2.4 calls it an error), and neither is a port without a host (§4.2.1).
+#[inline]
 pub(super) fn is_host(text: &[u8]) -> bool {
     let port = if let Some(literal) = text.strip_prefix(b"[") {
         let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
