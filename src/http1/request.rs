@@ -5,6 +5,7 @@
 
 use super::error::ProtocolError;
 use super::framing::{FramingFields, request_length};
+use super::range::RangeRequest;
 use super::syntax::{is_host, list};
 use super::target;
 use std::ops::Range;
@@ -61,6 +62,7 @@ struct Field {
 
 /// The request line and the header fields of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct RequestHead {
     bytes: Vec<u8>,
     fields: Vec<Field>,
@@ -73,6 +75,10 @@ pub struct RequestHead {
     expects_continue: bool,
     is_upgrade: bool,
     keeps_alive: bool,
+    accepts_trailers: bool,
+    /// Which fields ask for a part of the representation.
+    range: Option<u32>,
+    if_range: Option<u32>,
 }
 
 impl RequestHead {
@@ -143,6 +149,19 @@ impl RequestHead {
         self.is_upgrade
     }
 
+    /// Whether the client takes trailers, RFC 9110 §10.1.4. Never in HTTP/1.0, which has none.
+    #[must_use]
+    pub fn accepts_trailers(&self) -> bool {
+        self.accepts_trailers
+    }
+
+    /// What asks for a part of the representation: of a GET, where it is said once.
+    pub(super) fn range_request(&self) -> Option<Box<RangeRequest>> {
+        let value = |field: u32| self.slice(self.fields[field as usize].value).to_vec();
+        let range = self.range.filter(|_| self.slice(self.method) == b"GET")?;
+        Some(Box::new(RangeRequest { range: value(range), if_range: self.if_range.map(value) }))
+    }
+
     /// Whether the answer has no body whatever it says, RFC 9110 §9.3.2.
     pub(super) fn is_head(&self) -> bool {
         self.slice(self.method) == b"HEAD"
@@ -197,6 +216,9 @@ impl RequestHead {
             is_upgrade: meaning.upgrade_field && meaning.upgrade_option && is_11,
             // RFC 9112 §9.3, in its order.
             keeps_alive: !meaning.close && (is_11 || meaning.keep_alive),
+            accepts_trailers: meaning.te_trailers && is_11,
+            range: meaning.range.filter(|_| !meaning.ranges),
+            if_range: meaning.if_range,
             bytes,
             fields,
         })
@@ -205,6 +227,12 @@ impl RequestHead {
     fn slice(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
     }
+}
+
+/// The number of a field.
+#[allow(clippy::cast_possible_truncation, reason = "a head has no more fields than bytes")]
+fn number(index: usize) -> u32 {
+    index as u32
 }
 
 /// What the header fields say to a server, collected line by line.
@@ -219,6 +247,12 @@ struct Meaning<'a> {
     upgrade_option: bool,
     upgrade_field: bool,
     expects_continue: bool,
+    te_trailers: bool,
+    /// Which fields are Range and If-Range.
+    range: Option<u32>,
+    if_range: Option<u32>,
+    /// There is more than one Range.
+    ranges: bool,
 }
 
 impl<'a> Meaning<'a> {
@@ -246,6 +280,11 @@ impl<'a> Meaning<'a> {
                 }
                 self.expects_continue = true;
             }
+            b"te" => {
+                self.te_trailers |= list(value).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+            }
+            b"range" => self.ranges |= self.range.replace(number(index)).is_some(),
+            b"if-range" => self.if_range = Some(number(index)),
             _ => (),
         }
         Ok(())
