@@ -171,7 +171,7 @@ fn diagnose(head: &[u8], error: httparse::Error) -> ProtocolError {
         }
         httparse::Error::HeaderValue => ProtocolError::ControlCharacter,
         httparse::Error::Version => match version.strip_prefix(b"HTTP/") {
-            Some([b'0'..=b'9', ..]) => ProtocolError::UnsupportedVersion,
+            Some([b'0'..=b'9', b'.', b'0'..=b'9']) => ProtocolError::UnsupportedVersion,
             _ => ProtocolError::MalformedVersion,
         },
         _ if method.is_empty() || target.is_empty() => ProtocolError::MalformedRequestLine,

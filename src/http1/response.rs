@@ -21,7 +21,7 @@ pub struct AutomaticHeaders<'a> {
 /// What goes on the wire around the data of one body message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyFrame {
-    /// Whether the data itself is sent: not for HEAD, 204 and 304.
+    /// Whether the data itself is sent: not for HEAD, 204, 205 and 304.
     pub send_data: bool,
     /// What follows the data.
     pub suffix: &'static [u8],
