@@ -21,6 +21,9 @@ pub struct Config {
     pub date_header: bool,
     /// Add this `server` header to answers that have none (RFC 9110 §10.2.4).
     pub server_header: Option<String>,
+    /// See to it that the head of each request has exactly one header with this name, an id: the
+    /// client's if it is printable, else one that is made.
+    pub request_id_header: Option<String>,
     /// Tell of each refused message with an [`crate::server::Event::Refused`].
     pub report_refusals: bool,
 }
@@ -34,6 +37,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             date_header: true,
             server_header: Some("granian-uring".to_owned()),
+            request_id_header: None,
             report_refusals: false,
         }
     }

@@ -14,10 +14,11 @@ use std::io;
 use std::mem;
 use std::time::Instant;
 
+use super::trace::Trace;
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
 };
-use crate::http1::{self, ProtocolError, RequestHead};
+use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Accepted, Lease, Operation, Outgoing, Proactor, StreamId};
 
@@ -129,6 +130,8 @@ pub(super) struct Connection {
     input_ended: bool,
     output: Outgoing,
     exchange: Option<Exchange>,
+    /// With an access log.
+    trace: Option<Box<Trace>>,
     /// A request has been answered, or is being answered.
     served: bool,
     /// Our FIN is sent.
@@ -164,6 +167,7 @@ impl Connection {
             input_ended: false,
             output: Outgoing::default(),
             exchange: None,
+            trace: shared.access_log.as_ref().map(|_| Box::default()),
             served: false,
             ended: false,
             dropped: 0,
@@ -229,6 +233,9 @@ impl Connection {
         self.sending = false;
         if result.is_err() {
             return self.die(shared);
+        }
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.sent(shared.now, log);
         }
         // Another send may follow at once, and has its own time.
         self.waiting_since = shared.now;
@@ -301,6 +308,9 @@ impl Connection {
             match read_pieces(&mut self.http, &mut self.input) {
                 Ok((bytes, ended)) if ended || !bytes.is_empty() => {
                     exchange.body_told = ended;
+                    if let Some(trace) = &mut self.trace {
+                        trace.read(bytes.len());
+                    }
                     return Reading::Data { bytes, more: !ended };
                 }
                 Ok(_) => {}
@@ -348,8 +358,20 @@ impl Connection {
         if self.output.is_empty() {
             self.output = shared.spare_output();
         }
-        let Self { http, output, .. } = self;
-        let frame = output.append_with(|out| http.send_body(body.length(), !more, out))?;
+        let Self { http, output, trace, .. } = self;
+        let length = body.length();
+        let begins = http.response_pending();
+        let frame = output.append_with(|out| {
+            let start = out.len();
+            let frame = http.send_body(length, !more, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                if begins {
+                    trace.answer(http.response_status(), &out[start..], log);
+                }
+                trace.give_out(if frame.send_data { length } else { 0 });
+            }
+            Ok::<_, ResponseError>(frame)
+        })?;
         if frame.send_data {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
@@ -463,8 +485,12 @@ impl Connection {
         shared: &mut Shared<P>,
     ) {
         match result {
-            Ok(Some(head)) => {
+            Ok(Some(mut head)) => {
                 let number = shared.number();
+                if let Some(ids) = &mut shared.request_ids {
+                    ids.see_to(&mut head);
+                }
+                self.log_begin(Some(&head), shared);
                 self.served = true;
                 self.exchange = Some(Exchange {
                     number,
@@ -478,6 +504,13 @@ impl Connection {
             }
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
+        }
+    }
+
+    /// Begin the record of a request, which was understood or not.
+    fn log_begin<P>(&mut self, head: Option<&RequestHead>, shared: &mut Shared<P>) {
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.begin(head, (&self.peer, &self.local), shared.now, log);
         }
     }
 
@@ -509,6 +542,9 @@ impl Connection {
 
     /// The answer is given out: drop what is left of its request, then go on to the next.
     fn answered<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered();
+        }
         if self.exchange.is_some() {
             self.leave_exchange(shared);
             self.dropped = 0;
@@ -571,10 +607,20 @@ impl Connection {
 
     /// Answer in the place of the application, and read no further.
     fn refuse<P: Proactor>(&mut self, status: u16, message: &str, shared: &mut Shared<P>) {
+        if self.exchange.is_none() {
+            self.log_begin(None, shared);
+        }
         self.http.discard_response();
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        let Self { http, output, .. } = self;
-        let written = output.append_with(|out| http.write_error(status, message, &automatic, out));
+        let Self { http, output, trace, .. } = self;
+        let written = output.append_with(|out| {
+            let start = out.len();
+            http.write_error(status, message, &automatic, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.refuse(status, &out[start..], log);
+            }
+            Ok::<_, ResponseError>(())
+        });
         match written {
             Ok(()) => {
                 self.stage = Stage::Lingering;
@@ -594,6 +640,9 @@ impl Connection {
             shared.proactor.reset_on_close(self.stream);
         }
         self.stage = Stage::Dead;
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.lose(shared.proactor.now(), log);
+        }
         self.input = Input::default();
         let output = mem::take(&mut self.output);
         shared.keep_output(output);
@@ -629,6 +678,9 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
+            if let (Some(trace), Some(log)) = (&mut self.trace, &shared.access_log) {
+                trace.send(|| shared.proactor.now(), log);
+            }
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {

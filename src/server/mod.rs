@@ -14,7 +14,9 @@
 
 mod accept;
 mod connection;
+mod request_id;
 mod timers;
+mod trace;
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,12 +24,14 @@ use std::mem;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Completion, Outgoing, Payload, Proactor, StreamId};
 use accept::Acceptor;
 use connection::Connection;
+use request_id::RequestIds;
 use timers::Timers;
 
 /// Buffers of finished sends that are kept for the next ones.
@@ -63,6 +67,9 @@ pub enum Event {
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
     /// Told at most once in ten seconds.
     AcceptFailed(io::Error),
+    /// So many records of the access log were lost: its destination does not take them. Told at
+    /// most once in ten seconds.
+    AccessLost(u64),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
 }
@@ -169,6 +176,8 @@ struct Shared<P> {
     /// Connections whose state has changed since the last flush.
     touched: Vec<StreamId>,
     spare_outputs: Vec<Outgoing>,
+    access_log: Option<AccessLog>,
+    request_ids: Option<RequestIds>,
     now: Instant,
     next_number: u32,
     date: Date,
@@ -259,10 +268,13 @@ impl<P: Proactor> Server<P> {
     /// A server without listeners.
     pub fn new(proactor: P, config: Config) -> Self {
         let now = proactor.now();
+        let request_ids = config.request_id_header.as_deref().map(RequestIds::new);
         Self {
             shared: Shared {
                 proactor,
                 config,
+                access_log: None,
+                request_ids,
                 timers: Timers::new(now),
                 events: VecDeque::new(),
                 queue: VecDeque::new(),
@@ -298,6 +310,17 @@ impl<P: Proactor> Server<P> {
         Ok(())
     }
 
+    /// Log each request of connections that are accepted from now on.
+    pub fn log_access(&mut self, log: AccessLog) {
+        self.shared.access_log = Some(log);
+    }
+
+    /// End the access log: waits until it is written, as [`AccessLog`] says. Returns how many
+    /// records were lost and not told yet. The end of the server does the same.
+    pub fn close_access_log(&mut self) -> u64 {
+        self.shared.access_log.as_mut().map_or(0, AccessLog::close)
+    }
+
     /// Accept from the next flush on.
     pub fn start_accepting(&mut self) {
         self.accepting = true;
@@ -330,6 +353,11 @@ impl<P: Proactor> Server<P> {
         self.settle_touched();
         self.arm_accepts();
         self.tell_drained();
+        if let Some(log) = &mut self.shared.access_log
+            && let Some(lost) = log.hand_over(self.shared.now)
+        {
+            self.shared.events.push_back(Event::AccessLost(lost));
+        }
     }
 
     /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
