@@ -23,7 +23,7 @@ REQUEST = (
     b"GET /hello?name=world HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nUser-Agent: wrk/4.2.0\r\n"
     b"Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, deflate\r\n\r\n"
 )
-COUNTS = (2_000, 42_000)
+COUNTS = (20_000, 60_000)
 SECONDS = 60
 
 
@@ -73,7 +73,7 @@ def instructions(hello: Path, connections: int, requests: int, *, log: bool) -> 
 
 
 def ask(address: tuple[str, int], connections: int, requests: int) -> None:
-    """Asks so often, on each connection in turn, and waits for the end of the server."""
+    """Asks so often, on each connection in turn, and ends the connections."""
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(connect(address)) for _ in range(connections)]
         for _ in range(requests // connections):

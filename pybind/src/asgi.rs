@@ -3,9 +3,7 @@
 //! The order of messages is the codec's business (`granian_uring::http1`): what it refuses becomes
 //! a `RuntimeError` in its words. Here messages are taken apart and put together.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use granian_uring::proactor::Payload;
 use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
@@ -37,32 +35,15 @@ pub struct Exchange {
     progress: AtomicU8,
     /// The application was told `http.disconnect`: it owes no answer any more.
     told_gone: AtomicBool,
-    access: Option<Access>,
-}
-
-/// What the access log wants to know.
-struct Access {
-    /// Until it is logged: an application may keep us in its scope, and that circle would last.
-    scope: Mutex<Option<Py<PyDict>>>,
-    begun: Instant,
-    status: AtomicU16,
-    body_bytes: AtomicU64,
 }
 
 impl Exchange {
-    pub fn new(worker: Py<Worker>, id: RequestId, logged: Option<Py<PyDict>>) -> Self {
-        let access = logged.map(|scope| Access {
-            scope: Mutex::new(Some(scope)),
-            begun: Instant::now(),
-            status: AtomicU16::new(0),
-            body_bytes: AtomicU64::new(0),
-        });
+    pub fn new(worker: Py<Worker>, id: RequestId) -> Self {
         Self {
             worker,
             id,
             progress: AtomicU8::new(FRESH),
             told_gone: AtomicBool::new(false),
-            access,
         }
     }
 
@@ -108,9 +89,6 @@ impl Exchange {
             .with(|state| state.server.start_response(self.id, status, slices))?
             .map_err(|error| send_error(py, error))?;
         self.progress.store(STARTED, Ordering::Relaxed);
-        if let Some(access) = &self.access {
-            access.status.store(status, Ordering::Relaxed);
-        }
         Ok(())
     }
 
@@ -125,9 +103,8 @@ impl Exchange {
             Some(body) => body_bytes(body)?,
             None => PyBytes::new(py, b""),
         };
-        let length = bytes.as_bytes().len();
         let worker = this.worker.get();
-        let progress = if length >= SHARED_BODY_BYTES {
+        let progress = if bytes.as_bytes().len() >= SHARED_BODY_BYTES {
             let payload = Box::new(SharedBytes::new(&bytes));
             worker.with(|state| state.server.send_body(this.id, Body::Shared(payload), more))?
         } else {
@@ -135,12 +112,8 @@ impl Exchange {
             worker.with(|state| state.server.send_body(this.id, body, more))?
         };
         let progress = progress.map_err(|error| send_error(py, error))?;
-        if let Some(access) = &this.access {
-            access.body_bytes.fetch_add(length as u64, Ordering::Relaxed);
-        }
         if !more {
             this.progress.store(ENDED, Ordering::Relaxed);
-            this.log(py)?;
         }
         match progress {
             Progress::Ready => Ok(worker.done(py)),
@@ -148,18 +121,6 @@ impl Exchange {
                 Ok(Py::new(py, Pending::new(slf.clone().unbind(), Wanted::Room))?.into_any())
             }
         }
-    }
-
-    fn log(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(access) = &self.access else { return Ok(()) };
-        let Some(log) = &self.worker.get().hosting(py)?.access_log else { return Ok(()) };
-        let scope = access.scope.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(scope) = scope else { return Ok(()) };
-        let status = access.status.load(Ordering::Relaxed);
-        let body_bytes = access.body_bytes.load(Ordering::Relaxed);
-        let seconds = access.begun.elapsed().as_secs_f64();
-        log.call1(py, (scope, status, body_bytes, seconds))?;
-        Ok(())
     }
 }
 
@@ -216,17 +177,9 @@ impl Exchange {
     /// else "gone" (its client left, or was refused, before that), "refused" (the client got a 500
     /// in its place) or "aborted" (the connection was reset in the middle of an answer). To be
     /// called once.
-    fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+    fn finish(&self) -> PyResult<Option<&'static str>> {
         let left = self.worker.get().finish(self.id)?;
         let progress = self.progress.swap(FINISHED, Ordering::Relaxed);
-        if progress != ENDED
-            && let Some(access) = &self.access
-        {
-            if left == Left::Refused {
-                access.status.store(500, Ordering::Relaxed);
-            }
-            self.log(py)?;
-        }
         Ok(match left {
             Left::Answered if progress == ENDED => None,
             Left::Answered => Some("gone"),

@@ -10,6 +10,7 @@ pub struct WorkerOptions {
     backpressure: usize,
     max_connections: usize,
     default_headers: bool,
+    request_id_header: Option<String>,
     report_refusals: bool,
 }
 
@@ -21,6 +22,7 @@ impl WorkerOptions {
             max_connections: self.max_connections,
             date_header: self.default_headers,
             server_header: defaults.server_header.filter(|_| self.default_headers),
+            request_id_header: self.request_id_header,
             report_refusals: self.report_refusals,
             ..defaults
         }

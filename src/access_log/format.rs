@@ -72,6 +72,8 @@ pub(crate) struct Wants {
     pub(crate) first_byte: bool,
     /// The head of the response.
     pub(crate) response: bool,
+    /// The headers of the request.
+    pub(crate) headers: bool,
 }
 
 /// `%-10.3f`, taken apart.
@@ -145,6 +147,13 @@ impl Format {
         self
     }
 
+    /// Begin lines without the journal's priority.
+    #[must_use]
+    pub fn without_priority(mut self) -> Self {
+        self.prefix = "";
+        self
+    }
+
     pub(crate) fn wants(&self) -> Wants {
         let atoms: Vec<&Atom> = match &self.shape {
             Shape::Json(keys) => keys.iter().map(|(_, atom)| atom).collect(),
@@ -159,6 +168,7 @@ impl Format {
         Wants {
             first_byte: atoms.contains(&&Atom::FirstByte),
             response: atoms.iter().any(|atom| matches!(atom, Atom::ResponseHeader(_))),
+            headers: atoms.iter().any(|atom| matches!(atom, Atom::Header(_) | Atom::RequestId)),
         }
     }
 
@@ -305,6 +315,11 @@ impl Conversion {
             Value::Integer(number) => write!(out, "{number}").expect(GROWS),
             Value::Milliseconds(time) => match self.kind {
                 b'd' => write!(out, "{}", time.as_millis()).expect(GROWS),
+                b'f' if self.precision == Some(3) => {
+                    let microseconds = time.as_micros();
+                    let (whole, fraction) = (microseconds / 1000, microseconds % 1000);
+                    write!(out, "{whole}.{fraction:03}").expect(GROWS);
+                }
                 b'f' => {
                     let precision = self.precision.unwrap_or(6);
                     write!(out, "{:.precision$}", milliseconds(time)).expect(GROWS);

@@ -1,10 +1,10 @@
 //! The way of records from the ring's thread to the one that writes, and back.
 //!
 //! Both sides share a queue behind a lock, under which pointers are moved and nothing else is done:
-//! the ring's thread never waits for formatting or writing. The other side takes all that waits,
-//! and gives the used records back when it comes for the next, so that their memory goes round and
-//! the ring's thread allocates nothing. It looks at most every [`PERIOD`], and is woken only when it
-//! found nothing the last time: under load a request costs no wake-up.
+//! the ring's thread never waits for formatting or writing. It comes when it has many records, or
+//! has had one for [`PERIOD`], so that a request costs neither the lock nor a wake-up. The other side
+//! takes all that waits, and gives the used records back when it comes for the next: their memory
+//! goes round, and the ring's thread allocates nothing.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,10 @@ use super::clock::Clock;
 use super::format::Wants;
 use super::{Format, KEPT_BYTES, Record};
 
-/// A line that does not come first waits at most this long before it is written.
+/// A record waits at most this long on the ring's thread.
 const PERIOD: Duration = Duration::from_millis(20);
+/// So many records are handed over at once.
+const BATCH: usize = 256;
 /// Records that wait for the other side occupy at most this much; more are dropped and counted.
 /// Those that it works on may occupy as much again.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
@@ -70,8 +72,10 @@ impl Meeting {
 pub struct AccessLog {
     meeting: Arc<Meeting>,
     wants: Wants,
-    /// The records of this turn.
+    /// The records that were not handed over.
     batch: Vec<Box<Record>>,
+    /// When the first of those is to be handed over at the latest.
+    due: Option<Instant>,
     /// What those occupy.
     bytes: usize,
     spare: Vec<Box<Record>>,
@@ -93,6 +97,7 @@ impl AccessLog {
             meeting: Arc::clone(&meeting),
             wants: format.wants(),
             batch: Vec::new(),
+            due: None,
             bytes: 0,
             spare: Vec::new(),
             serial: 0,
@@ -103,7 +108,7 @@ impl AccessLog {
         };
         let clock = Clock::new();
         let (taken, text) = (Vec::new(), Vec::new());
-        (log, Lines { meeting, format, clock, taken, done: 0, text, last: None })
+        (log, Lines { meeting, format, clock, taken, done: 0, text })
     }
 
     pub(crate) fn wants(&self) -> Wants {
@@ -127,16 +132,27 @@ impl AccessLog {
 
     /// Take the record of a request that is over.
     pub(crate) fn push(&mut self, record: Box<Record>) {
+        if self.batch.is_empty() {
+            self.due = Some(record.ended + PERIOD);
+        }
         self.bytes += record.size();
         self.batch.push(record);
     }
 
-    /// Hand the records of a turn over. Returns how many were lost when that is to be told: those
-    /// that found no room, and those that could not be written.
+    /// When to call [`AccessLog::hand_over`], if there is something to hand over.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True when [`AccessLog::hand_over`] is to be called.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.batch.len() >= BATCH || self.due.is_some_and(|due| due <= now)
+    }
+
+    /// Hand the records over. Returns how many were lost when that is to be told: those that found
+    /// no room, and those that could not be written.
     pub(crate) fn hand_over(&mut self, now: Instant) -> Option<u64> {
-        if self.batch.is_empty() {
-            return None;
-        }
+        self.due = None;
         let mut queue = self.meeting.lock();
         if queue.bytes + self.bytes > QUEUE_BYTES {
             self.lost += self.batch.len() as u64;
@@ -165,7 +181,6 @@ impl AccessLog {
     /// Hand the last records over, and wait for a moment until all are written if that is ours to
     /// wait for. Returns how many were lost and not told yet.
     pub(crate) fn close(&mut self) -> u64 {
-        // Pretends that this was told just now, so that all that is left is counted below.
         let told = self.hand_over(Instant::now()).unwrap_or(0);
         let mut queue = self.meeting.lock();
         queue.closing = true;
@@ -204,8 +219,6 @@ pub struct Lines {
     /// How many of those are formatted.
     done: usize,
     text: Vec<u8>,
-    /// When records were taken the last time.
-    last: Option<Instant>,
 }
 
 impl Lines {
@@ -244,10 +257,6 @@ impl Lines {
         let mut queue = self.meeting.lock();
         queue.in_hand = 0;
         queue.used.append(&mut self.taken);
-        let rests = self.last.map_or(Duration::ZERO, |last| PERIOD.saturating_sub(last.elapsed()));
-        (queue, _) = news
-            .wait_timeout_while(queue, rests, |queue| !queue.closing)
-            .unwrap_or_else(PoisonError::into_inner);
         let nothing = |queue: &mut Queue| {
             queue.idle = queue.waiting.is_empty() && !queue.closing;
             queue.idle
@@ -256,7 +265,6 @@ impl Lines {
         mem::swap(&mut queue.waiting, &mut self.taken);
         queue.in_hand = self.taken.len();
         queue.bytes = 0;
-        self.last = Some(Instant::now());
         !self.taken.is_empty()
     }
 }

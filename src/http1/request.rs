@@ -99,6 +99,14 @@ impl Clone for RequestHead {
 }
 
 impl RequestHead {
+    /// Become a copy of `source` without its headers.
+    pub fn clone_line_from(&mut self, source: &Self) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&source.bytes[..source.line.target.end as usize]);
+        self.fields.clear();
+        self.line = source.line;
+    }
+
     /// The method as sent; it is case-sensitive (RFC 9110 §9.1).
     #[must_use]
     #[allow(clippy::missing_panics_doc, reason = "the sentence below is the proof")]

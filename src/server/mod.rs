@@ -354,6 +354,7 @@ impl<P: Proactor> Server<P> {
         self.arm_accepts();
         self.tell_drained();
         if let Some(log) = &mut self.shared.access_log
+            && log.is_due(self.shared.now)
             && let Some(lost) = log.hand_over(self.shared.now)
         {
             self.shared.events.push_back(Event::AccessLost(lost));
@@ -374,7 +375,10 @@ impl<P: Proactor> Server<P> {
             return Ok(self.completions.len());
         }
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
-        let deadline = own.into_iter().flatten().chain(deadline).min();
+        let mut deadline = own.into_iter().flatten().chain(deadline).min();
+        if let Some(log) = &self.shared.access_log {
+            deadline = deadline.into_iter().chain(log.due()).min();
+        }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
     }

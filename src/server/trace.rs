@@ -45,7 +45,8 @@ impl Trace {
         record.number = self.requests;
         record.endpoints = Some(Arc::clone(endpoints));
         match (&mut record.head, head) {
-            (Some(old), Some(new)) => old.clone_from(new),
+            (Some(old), Some(new)) if log.wants().headers => old.clone_from(new),
+            (Some(old), Some(new)) => old.clone_line_from(new),
             (old, new) => *old = new.cloned(),
         }
         self.current = Some(record);
