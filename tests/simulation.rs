@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use granian_uring::access_log::{AccessLog, Format, Lines};
 use granian_uring::config::{Config, Timeouts};
 use granian_uring::proactor::simulated::{ClientId, Random, Sight, Simulated, World};
 use granian_uring::proactor::{ListenerId, Payload, Proactor};
@@ -28,6 +29,8 @@ const IDLE_TURNS: usize = 50;
 /// Nothing may wait longer than this: more than all timeouts that can follow one another.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LISTENERS: u32 = 2;
+const ACCESS_FORMAT: &str = "%(connection)d %(connection_requests)d %(target)s %(status)d \
+                             %(completion)s %(body_bytes)d";
 
 /// Far above what a well-behaved client needs, so that no timeout hits one by chance; the clock is
 /// virtual, so they cost nothing.
@@ -645,6 +648,7 @@ struct Simulation {
     random: Random,
     world: World,
     server: Server<Simulated>,
+    lines: Lines,
     config: Config,
     plans: Vec<Plan>,
     clients: Vec<Client>,
@@ -681,6 +685,9 @@ impl Simulation {
         for _ in 0..LISTENERS {
             server.add_listener(World::listening_socket()).unwrap();
         }
+        let format = Format::compile(Some(ACCESS_FORMAT), false, false).unwrap();
+        let (log, lines) = AccessLog::new(format);
+        server.log_access(log);
         server.start_accepting();
         let mut plans = Vec::new();
         let count = between(&mut random, 1, 6);
@@ -692,6 +699,7 @@ impl Simulation {
             random,
             world,
             server,
+            lines,
             config,
             plans,
             clients,
@@ -731,6 +739,7 @@ impl Simulation {
             let pending = self.act();
             if self.is_over() {
                 self.read_rest();
+                self.judge_log();
                 return self.judge();
             }
             let now = self.now();
@@ -946,6 +955,7 @@ impl Simulation {
                 }
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
                 Event::Refused(..) => panic!("nobody asked for reports"),
+                Event::AccessLost(lines) => panic!("{lines} lines of the access log are lost"),
             }
         }
         let now = self.now();
@@ -1021,6 +1031,45 @@ impl Simulation {
         // Each listener may have an accept armed while one place is left; the sweep has no limit.
         let most = self.config.max_connections + LISTENERS as usize - 1;
         assert!(self.drained_at.is_some() || census.connections <= most);
+    }
+
+    /// Each request has one line in the access log, and it says how the request ended.
+    fn judge_log(&mut self) {
+        assert_eq!(self.server.close_access_log(), 0);
+        let mut lines = Vec::new();
+        while let Some(text) = self.lines.next() {
+            lines.extend(std::str::from_utf8(text).unwrap().lines().map(str::to_owned));
+        }
+        let (mut places, mut logged) = (HashSet::new(), HashSet::new());
+        for line in &lines {
+            let [connection, number, target, status, completion, bytes]: [&str; 6] =
+                line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            assert!(places.insert((connection, number)), "twice in the log: {line}");
+            let status: u16 = status.parse().unwrap();
+            let Some(Ok(request)) = target.strip_prefix('/').map(str::parse::<usize>) else {
+                assert!(target == "-" && status >= 400, "{line}");
+                continue;
+            };
+            assert!(logged.insert(request), "request {request} is twice in the log: {line}");
+            let plan = &self.plans[request];
+            match plan.outcome {
+                Some(Outcome::Whole) => {
+                    assert_eq!(status, 200, "{line}");
+                    let given = if plan.method == "HEAD" { 0 } else { plan.given };
+                    assert_eq!(bytes, given.to_string(), "{line}");
+                }
+                Some(Outcome::Refused) => assert_eq!(status, 500, "{line}"),
+                Some(Outcome::Aborted) => assert_eq!((status, completion), (200, "-"), "{line}"),
+                Some(Outcome::Gone) => {
+                    assert!(completion == "-" || status >= 400, "{line}");
+                }
+                None => assert_eq!((status, completion), (499, "-"), "{line}"),
+            }
+        }
+        for (request, plan) in self.plans.iter().enumerate() {
+            let is_over = plan.outcome.is_some();
+            assert!(!is_over || logged.contains(&request), "request {request} is not in the log");
+        }
     }
 
     fn judge(&self) {

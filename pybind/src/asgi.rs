@@ -39,12 +39,7 @@ pub struct Exchange {
 
 impl Exchange {
     pub fn new(worker: Py<Worker>, id: RequestId) -> Self {
-        Self {
-            worker,
-            id,
-            progress: AtomicU8::new(FRESH),
-            told_gone: AtomicBool::new(false),
-        }
+        Self { worker, id, progress: AtomicU8::new(FRESH), told_gone: AtomicBool::new(false) }
     }
 
     /// Look for what a [`Pending`] waits for.

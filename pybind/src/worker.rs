@@ -488,9 +488,7 @@ impl Worker {
                 "warning",
                 &format!("cannot accept: {error}; the connection waits in the queue"),
             ),
-            Event::AccessLost(lines) => {
-                hosting.report(py, "warning", &lost_lines(lines))
-            }
+            Event::AccessLost(lines) => hosting.report(py, "warning", &lost_lines(lines)),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }

@@ -15,7 +15,8 @@ use super::atoms::{ATOMS, Atom, Value};
 use super::clock::{Clock, Style};
 use super::escape;
 
-const DEFAULT: &str = r#"[%(time)s] %(addr)s "%(method)s %(path)s %(protocol)s" %(status)d %(dt_ms).3f"#;
+const DEFAULT: &str =
+    r#"[%(time)s] %(addr)s "%(method)s %(path)s %(protocol)s" %(status)d %(dt_ms).3f"#;
 /// The journal has a time of its own.
 const JOURNAL: &str = r#"%(addr)s "%(method)s %(path)s %(protocol)s" %(status)d %(dt_ms).3f"#;
 const COMMON: &str = r#"%(addr)s - - [%(time_clf)s] "%(request_line)s" %(status)d %(body_bytes)d"#;
@@ -357,7 +358,8 @@ const GROWS: &str = "a vector takes everything";
 
 /// With the microseconds as decimals: what is finer is noise.
 fn milliseconds(time: Duration) -> f64 {
-    Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).as_secs_f64() * 1000.0
+    Duration::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)).as_secs_f64()
+        * 1000.0
 }
 
 fn write_json(value: Value<'_>, clock: &mut Clock, out: &mut Vec<u8>) {

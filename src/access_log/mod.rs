@@ -24,6 +24,8 @@ mod clock;
 mod escape;
 mod format;
 mod queue;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::Arc;

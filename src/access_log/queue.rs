@@ -170,8 +170,8 @@ impl AccessLog {
         if wakes {
             self.meeting.news.notify_one();
         }
-        let tells =
-            self.lost > 0 && self.lost_told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
+        let tells = self.lost > 0
+            && self.lost_told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
         tells.then(|| {
             self.lost_told = Some(now);
             mem::take(&mut self.lost)

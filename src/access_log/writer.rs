@@ -35,8 +35,8 @@ fn write_lines(lines: &mut Lines, file: &File) {
     let mut torn = false;
     while let Some(text) = lines.next() {
         let mut rest = text;
-        let result = if torn { write_whole(file, &mut &b"\n"[..]) } else { Ok(()) }
-            .and_then(|()| {
+        let result =
+            if torn { write_whole(file, &mut &b"\n"[..]) } else { Ok(()) }.and_then(|()| {
                 torn = false;
                 write_whole(file, &mut rest)
             });
