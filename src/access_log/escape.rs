@@ -62,7 +62,7 @@ fn is_printable(character: char) -> bool {
 
 fn push_text(character: char, out: &mut Vec<u8>) {
     match u32::from(character) {
-        code @ (0x22 | 0x5c) => number(out, format_args!("\\{}", char::from(code as u8))),
+        0x22 | 0x5c => number(out, format_args!("\\{character}")),
         code @ 0..=0xff => number(out, format_args!("\\x{code:02x}")),
         code @ 0x100..=0xffff => number(out, format_args!("\\u{code:04x}")),
         code => number(out, format_args!("\\U{code:08x}")),

@@ -108,7 +108,7 @@ impl AccessLog {
         };
         let clock = Clock::new();
         let (taken, text) = (Vec::new(), Vec::new());
-        (log, Lines { meeting, format, clock, taken, done: 0, text })
+        (log, Lines { meeting, format, clock, taken, done: 0, begun: 0, text })
     }
 
     pub(crate) fn wants(&self) -> Wants {
@@ -216,8 +216,9 @@ pub struct Lines {
     format: Format,
     clock: Clock,
     taken: Vec<Box<Record>>,
-    /// How many of those are formatted.
+    /// How many of those are formatted, and how many were before the last call.
     done: usize,
+    begun: usize,
     text: Vec<u8>,
 }
 
@@ -230,6 +231,7 @@ impl Lines {
             return None;
         }
         self.text.clear();
+        self.begun = self.done;
         self.clock.read();
         while let Some(record) = self.taken.get(self.done)
             && self.text.len() < LINES_BYTES
@@ -242,8 +244,7 @@ impl Lines {
 
     /// Say that the lines of the last call could not be written.
     pub fn lose(&mut self) {
-        let lines = self.text.iter().filter(|&&byte| byte == b'\n').count();
-        self.meeting.lock().lost += lines as u64;
+        self.meeting.lock().lost += (self.done - self.begun) as u64;
     }
 
     /// Give the used records back, and wait for others. False when none will come.

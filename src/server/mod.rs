@@ -376,8 +376,8 @@ impl<P: Proactor> Server<P> {
         }
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
         let mut deadline = own.into_iter().flatten().chain(deadline).min();
-        if let Some(log) = &self.shared.access_log {
-            deadline = deadline.into_iter().chain(log.due()).min();
+        if let Some(due) = self.shared.access_log.as_ref().and_then(AccessLog::due) {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
         }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
