@@ -54,7 +54,13 @@ def instructions(hello: Path, connections: int, requests: int, *, log: bool) -> 
     with tempfile.TemporaryDirectory() as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:
             address: tuple[str, int] = free.getsockname()
-        command = ["valgrind", "--tool=callgrind", "--separate-threads=yes", "-q", "--fair-sched=yes"]
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            "--separate-threads=yes",
+            "-q",
+            "--fair-sched=yes",
+        ]
         command += [f"--callgrind-out-file={folder}/out", str(hello), f"127.0.0.1:{address[1]}"]
         command += ["--requests", str(requests), *(["--access-log"] if log else [])]
         lines = Path(folder, "lines")

@@ -5,9 +5,9 @@ Under systemd, where a stream leads to the journal (`JOURNAL_STREAM`, systemd.ex
 the journal's priority instead of a time and a level it would only repeat, sd-daemon(3). Elsewhere
 they begin with an ISO time.
 
-The lines of the access log are made by the compiled part, which writes them to stdout itself. Only
-when the logger `granian.access` has a handler, of `--log-config` or of the application, do they come
-by here.
+The lines of the access log are made by the compiled part, which writes them to stdout itself. They
+come by here only when the logger `granian.access` has a handler, of `--log-config` or of the
+application.
 """
 
 import json

@@ -1,6 +1,7 @@
 //! What there is to know about a request, by name: the atoms of a format.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::process;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,7 @@ pub(super) enum Value<'r> {
     Missing,
     /// From the client or the application: to be escaped.
     Bytes(Cow<'r, [u8]>),
+    Ip(IpAddr),
     Integer(u64),
     Milliseconds(Duration),
     Time(Instant, Style),
@@ -190,7 +192,7 @@ impl Atom {
         let endpoints = record.endpoints.as_deref();
         let tls = endpoints.and_then(|endpoints| endpoints.tls.as_ref());
         match self {
-            Self::Addr => peer(record).map(|peer| peer.ip().to_string()).into(),
+            Self::Addr => peer(record).map_or(Value::Missing, |peer| Value::Ip(peer.ip())),
             Self::Port => integer(peer(record).map(|peer| peer.port())),
             Self::Time(style) => Value::Time(record.begun, *style),
             Self::Duration => Value::Milliseconds(record.ended - record.begun),
@@ -230,7 +232,7 @@ fn integer(number: Option<impl Into<u64>>) -> Value<'static> {
     number.map_or(Value::Missing, |number| Value::Integer(number.into()))
 }
 
-fn peer(record: &Record) -> Option<std::net::SocketAddr> {
+fn peer(record: &Record) -> Option<SocketAddr> {
     match &record.endpoints.as_ref()?.peer {
         Address::Tcp(address) => Some(*address),
         Address::UnixPath(_) | Address::UnixAbstract(_) | Address::UnixUnnamed => None,

@@ -163,9 +163,7 @@ def test_a_configuration_that_is_none(tmp_path: Path, text: str, message: str) -
 
 
 def compile(format: str | None, *, json: bool = False) -> _native.AccessLog:
-    return _native.AccessLog(
-        format, json=json, journal=False, request_id_header=None, fd=sys.__stderr__.fileno()
-    )
+    return _native.AccessLog(format, json=json, journal=False, request_id_header=None, fd=None)
 
 
 @pytest.mark.parametrize("json", [False, True])
@@ -191,11 +189,11 @@ def test_a_wrong_format_is_an_error_at_start(format: str) -> None:
 
 
 def test_lines_for_a_handler_come_in_order_until_the_end() -> None:
-    class Lines:
-        batches = [["a", "b"], [], ["100 %s"]]
+    batches = [["a", "b"], [], ["100 %s"]]
 
+    class Lines:
         def next(self) -> list[str] | None:
-            return self.batches.pop(0) if self.batches else None
+            return batches.pop(0) if batches else None
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -42,6 +42,7 @@ def new_worker() -> Any:
             "backpressure": 16,
             "max_connections": 16,
             "default_headers": True,
+            "request_id_header": None,
             "report_refusals": False,
         },
     )
