@@ -8,11 +8,14 @@ mod worlds;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::FromRawFd;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use granian_uring::proactor::{Completion, Operation, Outgoing, Payload, StreamId};
+use granian_uring::proactor::{Completion, FileRange, Operation, Outgoing, Payload, StreamId};
 use worlds::{Event, Heard, Rig, is_cancelled, on_every_world};
 
 /// Streams with a receive: more than there are receive buffers, and than one `wait` delivers.
@@ -452,6 +455,98 @@ fn many_chunks_are_sent_in_order() {
         assert!(bytes == expected, "{}", String::from_utf8_lossy(&bytes));
         rig.sent().unwrap();
         rig.assert_quiet();
+    });
+}
+
+/// A file without a name that holds `content`.
+fn file_with(content: &[u8]) -> File {
+    // SAFETY: a fresh descriptor, or -1, which the assertion refuses before it is owned.
+    let file = unsafe {
+        let fd = libc::memfd_create(c"file".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        File::from_raw_fd(fd)
+    };
+    file.write_all_at(content, 0).unwrap();
+    file
+}
+
+#[test]
+fn files_are_sent_between_bytes_and_keep_their_position() {
+    on_every_world(|rig| {
+        let huge = rig.world.huge();
+        let listener = rig.world.listen();
+        let (client, stream) = rig.connection(listener);
+        let content = pattern(huge);
+        let mut data = Outgoing::default();
+        let mut expected = Vec::new();
+        for (offset, length) in [(0, 3), (5, 0), (huge / 3, huge - huge / 3), (1, 100)] {
+            let file = file_with(&content);
+            data.append(b"<");
+            data.append_file(FileRange::new(file, offset as u64, length));
+            data.append(b">");
+            expected.extend_from_slice(b"<");
+            expected.extend_from_slice(&content[offset..offset + length]);
+            expected.extend_from_slice(b">");
+        }
+        assert_eq!(data.length(), expected.len());
+        rig.proactor().send(stream, data);
+        assert!(read_exactly(rig, client, expected.len()) == expected);
+        rig.sent().unwrap();
+        rig.assert_quiet();
+    });
+}
+
+#[test]
+fn a_file_that_has_become_shorter_fails_its_send_once() {
+    on_every_world(|rig| {
+        let listener = rig.world.listen();
+        let (client, stream) = rig.connection(listener);
+        let mut data = Outgoing::default();
+        data.append(b"<");
+        data.append_file(FileRange::new(file_with(b"short"), 2, 4));
+        data.append(b">");
+        rig.proactor().send(stream, data);
+        match rig.next() {
+            Event::Sent(_, Err(error), 6) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+            }
+            other => panic!("expected an error, found {other:?}"),
+        }
+        rig.assert_quiet();
+        rig.close(stream);
+        let mut heard = Vec::new();
+        while let Heard::Bytes(more) = hear(rig, client) {
+            heard.extend(more);
+        }
+        assert!(b"<ort".starts_with(&heard), "nothing is made up: {heard:?}");
+    });
+}
+
+#[test]
+fn a_cancelled_send_of_a_file_completes_once() {
+    on_every_world(|rig| {
+        let huge = rig.world.huge();
+        let listener = rig.world.listen();
+        for turns_before in [0, 1, 2, 7] {
+            let (_, stream) = rig.connection(listener);
+            let mut data = Outgoing::default();
+            data.append_file(FileRange::new(file_with(&pattern(huge)), 0, huge));
+            rig.proactor().send(stream, data);
+            for _ in 0..turns_before {
+                rig.turn(Duration::from_millis(1));
+                assert!(rig.arrived().is_none(), "nobody reads it, so it cannot end");
+            }
+            rig.proactor().cancel(Operation::Send(stream));
+            match rig.next() {
+                Event::Sent(_, result, length) => {
+                    assert!(is_cancelled(&result), "{result:?}");
+                    assert_eq!(length, huge, "the data comes back whole");
+                }
+                other => panic!("expected Sent, found {other:?}"),
+            }
+            rig.assert_quiet();
+            rig.close(stream);
+        }
     });
 }
 

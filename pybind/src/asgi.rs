@@ -3,9 +3,11 @@
 //! The order of messages is the codec's business (`granian_uring::http1`): what it refuses becomes
 //! a `RuntimeError` in its words. Here messages are taken apart and put together.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-use granian_uring::proactor::Payload;
+use granian_uring::proactor::{FileRange, Payload};
 use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
@@ -14,6 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 
 use crate::awaitable::{Found, Pending, Wanted};
 use crate::errors::send_error;
+use crate::files;
 use crate::worker::Worker;
 
 /// A body of at least this many bytes is sent from where it is instead of being copied. Below, a
@@ -23,9 +26,13 @@ const SHARED_BODY_BYTES: usize = 16 * 1024;
 /// How far the answer has come.
 const FRESH: u8 = 0;
 const STARTED: u8 = 1;
-const ENDED: u8 = 2;
+/// As [`STARTED`], and the application has announced trailers.
+const STARTED_WITH_TRAILERS: u8 = 2;
+/// The body is over, and trailers are to come.
+const TRAILERS: u8 = 3;
+const ENDED: u8 = 4;
 /// The application has returned.
-const FINISHED: u8 = 3;
+const FINISHED: u8 = 5;
 
 /// A request under way: its `receive` and `send` are given to the application.
 #[pyclass(frozen, module = "granian_uring._native")]
@@ -35,11 +42,19 @@ pub struct Exchange {
     progress: AtomicU8,
     /// The application was told `http.disconnect`: it owes no answer any more.
     told_gone: AtomicBool,
+    /// Until the last of them is there.
+    trailers: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Exchange {
     pub fn new(worker: Py<Worker>, id: RequestId) -> Self {
-        Self { worker, id, progress: AtomicU8::new(FRESH), told_gone: AtomicBool::new(false) }
+        Self {
+            worker,
+            id,
+            progress: AtomicU8::new(FRESH),
+            told_gone: AtomicBool::new(false),
+            trailers: Mutex::default(),
+        }
     }
 
     /// Look for what a [`Pending`] waits for.
@@ -74,40 +89,45 @@ impl Exchange {
     fn start(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
         let status = required(message, intern!(py, "status"))?;
         let status: u16 = status.extract().map_err(|_| not_a_status(&status))?;
-        let headers = match message.get_item(intern!(py, "headers"))? {
-            Some(headers) if !headers.is_none() => header_pairs(&headers)?,
-            _ => Vec::new(),
-        };
+        let headers = headers_of(message)?;
         let slices = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         self.worker
             .get()
             .with(|state| state.server.start_response(self.id, status, slices))?
             .map_err(|error| send_error(py, error))?;
-        self.progress.store(STARTED, Ordering::Relaxed);
+        let trailers = flag(message, intern!(py, "trailers"))?;
+        let started = if trailers { STARTED_WITH_TRAILERS } else { STARTED };
+        self.progress.store(started, Ordering::Relaxed);
         Ok(())
     }
 
     fn body(slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
-        let this = slf.get();
-        let more = match message.get_item(intern!(py, "more_body"))? {
-            Some(more) => more.is_truthy()?,
-            None => false,
-        };
+        let more = flag(message, intern!(py, "more_body"))?;
         let bytes = match message.get_item(intern!(py, "body"))? {
             Some(body) => body_bytes(body)?,
             None => PyBytes::new(py, b""),
         };
-        let worker = this.worker.get();
-        let progress = if bytes.as_bytes().len() >= SHARED_BODY_BYTES {
+        if bytes.as_bytes().len() >= SHARED_BODY_BYTES {
             let payload = Box::new(SharedBytes::new(&bytes));
-            worker.with(|state| state.server.send_body(this.id, Body::Shared(payload), more))?
+            Self::give_out(slf, Body::Shared(payload), more)
         } else {
-            let body = Body::Copied(bytes.as_bytes());
-            worker.with(|state| state.server.send_body(this.id, body, more))?
-        };
-        let progress = progress.map_err(|error| send_error(py, error))?;
-        if !more {
+            Self::give_out(slf, Body::Copied(bytes.as_bytes()), more)
+        }
+    }
+
+    /// Send a piece of the body, the last one unless there is `more` or trailers follow.
+    fn give_out(slf: &Bound<'_, Self>, body: Body<'_>, more: bool) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let worker = this.worker.get();
+        let trailers = this.progress.load(Ordering::Relaxed) == STARTED_WITH_TRAILERS;
+        let progress = worker
+            .with(|state| state.server.send_body(this.id, body, more || trailers))?
+            .map_err(|error| send_error(py, error))?;
+        if !more && trailers {
+            this.progress.store(TRAILERS, Ordering::Relaxed);
+        } else if !more {
             this.progress.store(ENDED, Ordering::Relaxed);
         }
         match progress {
@@ -116,6 +136,64 @@ impl Exchange {
                 Ok(Py::new(py, Pending::new(slf.clone().unbind(), Wanted::Room))?.into_any())
             }
         }
+    }
+
+    /// `http.response.pathsend`: a file, or the part of it that the client asks for.
+    fn path(slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
+        let path: PathBuf = required(message, intern!(slf.py(), "path"))?.extract()?;
+        let (file, length) = files::open(&path)?;
+        let body = Body::WholeFile(FileRange::new(file, 0, length));
+        Self::give_out(slf, body, false)
+    }
+
+    /// `http.response.zerocopysend`: a part of an open file.
+    fn zero_copy(slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let more = flag(message, intern!(py, "more_body"))?;
+        let file = required(message, intern!(py, "file"))?;
+        let number = |key| -> PyResult<Option<u64>> {
+            message.get_item(key)?.filter(|it| !it.is_none()).map(|it| it.extract()).transpose()
+        };
+        let offset = number(intern!(py, "offset"))?;
+        let count = number(intern!(py, "count"))?;
+        let range = files::part(&file, offset, count)?;
+        Self::give_out(slf, Body::File(range), more)
+    }
+
+    fn trailers(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        if self.progress.load(Ordering::Relaxed) != TRAILERS {
+            return Err(PyRuntimeError::new_err(
+                "http.response.trailers comes after the last http.response.body of a response \
+                 that was started with trailers=True",
+            ));
+        }
+        let mut kept = self.trailers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in headers_of(message)? {
+            kept.push((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        }
+        if flag(message, intern!(py, "more_trailers"))? {
+            return Ok(());
+        }
+        let fields = kept.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        self.worker
+            .get()
+            .with(|state| state.server.send_trailers(self.id, fields))?
+            .map_err(|error| send_error(py, error))?;
+        drop(kept);
+        self.progress.store(ENDED, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn early_hints(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let links = required(message, intern!(py, "links"))?
+            .try_iter()?
+            .map(|link| as_bytes(link?, "links of http.response.early_hint"))
+            .collect::<PyResult<Vec<_>>>()?;
+        let links = links.iter().map(PyBytesMethods::as_bytes);
+        self.worker
+            .get()
+            .with(|state| state.server.send_early_hints(self.id, links))?
+            .map_err(|error| send_error(py, error))
     }
 }
 
@@ -147,16 +225,22 @@ impl Exchange {
             )));
         }
         match kind {
-            "http.response.body" => Self::body(slf, message),
-            "http.response.start" => {
-                this.start(py, message)?;
-                Ok(this.worker.get().done(py))
+            "http.response.body" => return Self::body(slf, message),
+            "http.response.start" => this.start(py, message)?,
+            "http.response.pathsend" => return Self::path(slf, message),
+            "http.response.zerocopysend" => return Self::zero_copy(slf, message),
+            "http.response.trailers" => this.trailers(py, message)?,
+            "http.response.early_hint" => this.early_hints(py, message)?,
+            // Of tests alone, for who looks at the messages: nothing goes to the client.
+            "http.response.debug" => {}
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "unknown message type {other:?}: expected http.response.start, \
+                     http.response.body, or that of an extension in the scope"
+                )));
             }
-            other => Err(PyValueError::new_err(format!(
-                "unknown message type {other:?}: expected http.response.start or \
-                 http.response.body"
-            ))),
         }
+        Ok(this.worker.get().done(py))
     }
 
     /// The task of this request has ended; if nobody called `finish`, its coroutine never ran to
@@ -253,6 +337,19 @@ fn not_a_status(value: &Bound<'_, PyAny>) -> PyErr {
 }
 
 type HeaderPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
+/// Whether `key` is there and true.
+fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
+    message.get_item(key)?.map_or(Ok(false), |value| value.is_truthy())
+}
+
+/// The headers of a message; none is as good as empty.
+fn headers_of<'py>(message: &Bound<'py, PyDict>) -> PyResult<Vec<HeaderPair<'py>>> {
+    match message.get_item(intern!(message.py(), "headers"))? {
+        Some(headers) if !headers.is_none() => header_pairs(&headers),
+        _ => Ok(Vec::new()),
+    }
+}
 
 /// Any iterable of pairs of bytes.
 fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<HeaderPair<'py>>> {

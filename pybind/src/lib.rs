@@ -13,6 +13,7 @@ mod asgi;
 mod awaitable;
 mod config;
 mod errors;
+mod files;
 mod scope;
 mod selector;
 mod sockets;

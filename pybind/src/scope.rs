@@ -54,6 +54,10 @@ const COMMON_NAMES: [&str; 40] = [
     "x-forwarded-proto",
     "x-request-id",
 ];
+/// Messages that every client can be answered with, <https://asgi.readthedocs.io>, "Extensions".
+/// `http.response.trailers` is offered to clients that take trailers.
+const EXTENSIONS: [&str; 3] =
+    ["http.response.early_hint", "http.response.pathsend", "http.response.zerocopysend"];
 const LONGEST_COMMON_NAME: usize = 30;
 
 /// Makes scopes.
@@ -62,6 +66,8 @@ pub struct ScopeBuilder {
     /// The application's lifespan state; every request gets a copy.
     state: Option<Py<PyDict>>,
     asgi: Py<PyDict>,
+    /// What the application may send beyond the core of ASGI.
+    extensions: Py<PyDict>,
     /// By length.
     names: Vec<Vec<(&'static str, Py<PyBytes>)>>,
 }
@@ -89,13 +95,17 @@ impl ScopeBuilder {
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
         asgi.set_item("spec_version", "2.5")?;
+        let extensions = PyDict::new(py);
+        for name in EXTENSIONS {
+            extensions.set_item(PyString::intern(py, name), PyDict::new(py))?;
+        }
         let mut names = Vec::new();
         names.resize_with(LONGEST_COMMON_NAME + 1, Vec::new);
         for name in COMMON_NAMES {
             names[name.len()].push((name, PyBytes::new(py, name.as_bytes()).unbind()));
         }
         let root_path = PyString::new(py, root_path).unbind();
-        Ok(Self { root_path, state, asgi: asgi.unbind(), names })
+        Ok(Self { root_path, state, asgi: asgi.unbind(), extensions: extensions.unbind(), names })
     }
 
     /// What all scopes of a connection have in common, and a place for the rest.
@@ -109,7 +119,7 @@ impl ScopeBuilder {
         // What nearly every request has, so that most need not set it.
         scope.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
         scope.set_item(intern!(py, "query_string"), PyBytes::new(py, b""))?;
-        for key in ["asgi", "method", "path", "raw_path", "headers"] {
+        for key in ["asgi", "extensions", "method", "path", "raw_path", "headers"] {
             scope.set_item(PyString::intern(py, key), py.None())?;
         }
         if self.state.is_some() {
@@ -128,6 +138,11 @@ impl ScopeBuilder {
     ) -> PyResult<Bound<'py, PyDict>> {
         let scope = template.scope.bind(py).copy()?;
         scope.set_item(intern!(py, "asgi"), self.asgi.bind(py).copy()?)?;
+        let extensions = self.extensions.bind(py).copy()?;
+        if head.accepts_trailers() {
+            extensions.set_item(intern!(py, "http.response.trailers"), PyDict::new(py))?;
+        }
+        scope.set_item(intern!(py, "extensions"), extensions)?;
         if head.version() == Version::Http10 {
             scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
         }

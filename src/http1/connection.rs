@@ -9,9 +9,13 @@ use super::chunked::{self, Decoder};
 use super::error::{NotFinished, ProtocolError, ResponseError};
 use super::framing::{BodyPart, ResponseFraming, ResponseShape, next_of_length, response_framing};
 use super::head::HeadReader;
+use super::range::{self, RangeRequest, Selected};
 use super::request::{BodyLength, RequestHead, Version};
-use super::response::{AutomaticHeaders, BodyFrame, ResponseHead};
+use super::response::{
+    AutomaticHeaders, BodyFrame, ResponseHead, write_early_hints, write_trailers,
+};
 use super::state::{Request, Response, State, Step};
+use std::ops::Range;
 
 /// What the client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +37,7 @@ enum Incoming {
 
 /// The server's side of one connection.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Connection {
     limits: Limits,
     state: State,
@@ -49,6 +54,9 @@ pub struct Connection {
     /// The request's version, and whether its method is HEAD: the response depends on them.
     version: Version,
     to_head: bool,
+    accepts_trailers: bool,
+    /// The part that the client asks for.
+    range: Option<Box<RangeRequest>>,
 
     response: ResponseHead,
     /// Decided when the head is given out.
@@ -73,6 +81,8 @@ impl Connection {
             awaits_continue: false,
             version: Version::Http11,
             to_head: false,
+            accepts_trailers: false,
+            range: None,
             response: ResponseHead::default(),
             framing: ResponseFraming::UntilClose,
             sent: 0,
@@ -134,6 +144,24 @@ impl Connection {
         }
     }
 
+    /// Appends `103 Early Hints`, RFC 8297, if the client speaks HTTP/1.1 (RFC 9110 §15.2).
+    ///
+    /// # Errors
+    /// A link that cannot be sent, no request to answer, or a response that was started. Nothing was
+    /// appended.
+    pub fn write_early_hints<'h>(
+        &mut self,
+        links: impl Iterator<Item = &'h [u8]>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ResponseError> {
+        match (self.state.request, self.state.response) {
+            (Request::Idle, _) => Err(ResponseError::WithoutRequest),
+            (_, Response::Idle) if self.version == Version::Http10 => Ok(()),
+            (_, Response::Idle) => write_early_hints(links, out),
+            _ => Err(ResponseError::StartedTwice),
+        }
+    }
+
     /// Checks and keeps the head of the response. Nothing of it goes on the wire before the first
     /// [`Connection::send_body`], so that a failing application can still be answered for.
     ///
@@ -154,6 +182,38 @@ impl Connection {
         self.response.encode(status, headers, automatic)?;
         self.state = started;
         Ok(())
+    }
+
+    /// Makes the [pending](Connection::response_pending) response, if it is the 200 of a GET, the
+    /// answer to what the request's Range asks for, RFC 9110 §14.2: 206 or 416, unless the
+    /// application has decided about ranges itself. `length` is that of the whole representation in
+    /// bytes; returns the part to send.
+    pub fn select_range(&mut self, length: u64) -> Range<u64> {
+        let head = &mut self.response;
+        let decided =
+            head.field(b"accept-ranges").is_some() || head.field(b"content-range").is_some();
+        let is_whole = head.declared.is_none_or(|declared| declared == length);
+        if self.state.response != Response::Pending || head.status != 200 || decided || !is_whole {
+            return 0..length;
+        }
+        head.add(b"accept-ranges", b"bytes");
+        let Some(asked) = self.range.take() else { return 0..length };
+        if let Some(if_range) = &asked.if_range
+            && !range::is_same(if_range, head.field(b"etag"), head.field(b"last-modified"))
+        {
+            return 0..length;
+        }
+        let (status, part, described) = match range::select(&asked.range, length) {
+            Selected::Whole => return 0..length,
+            Selected::Part(part) => {
+                let described = format!("bytes {}-{}/{length}", part.start, part.end - 1);
+                (206, part, described)
+            }
+            Selected::Unsatisfiable => (416, 0..0, format!("bytes */{length}")),
+        };
+        head.become_status(status, part.end - part.start);
+        head.add(b"content-range", described.as_bytes());
+        part
     }
 
     /// Forgets a response that is [pending](Connection::response_pending); else does nothing.
@@ -212,6 +272,28 @@ impl Connection {
                 BodyFrame { send_data: true, suffix: chunked::suffix(length, end) }
             }
         })
+    }
+
+    /// Ends the response with trailers, which are sent if its body is chunked and the client takes
+    /// them (RFC 9110 §6.5.1), and dropped otherwise.
+    ///
+    /// # Errors
+    /// As [`Connection::send_body`], or a field that cannot be a trailer. Nothing was appended.
+    pub fn send_trailers<'h>(
+        &mut self,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ResponseError> {
+        let mut trailers = Vec::new();
+        write_trailers(fields, &mut trailers)?;
+        let frame = self.send_body(0, true, out)?;
+        if self.framing == ResponseFraming::Chunked && self.accepts_trailers {
+            out.extend_from_slice(b"0\r\n");
+            out.extend_from_slice(&trailers);
+        } else {
+            out.extend_from_slice(frame.suffix);
+        }
+        Ok(())
     }
 
     /// Appends a whole answer of ours: a line of text, and the connection closes after it. For a
@@ -318,6 +400,8 @@ impl Connection {
         let Some(head) = self.head_reader.next(input, &self.limits)? else { return Ok(None) };
         self.version = head.version();
         self.to_head = head.is_head();
+        self.accepts_trailers = head.accepts_trailers();
+        self.range = head.range_request();
         self.keeps_alive &= head.keeps_alive();
         self.incoming = match head.body_length() {
             BodyLength::None => Incoming::Length(0),

@@ -170,6 +170,8 @@ pub enum ResponseError {
     InvalidHeaderName(String),
     /// A header value with a carriage return, line feed or NUL; the header's name.
     InvalidHeaderValue(String),
+    /// A trailer of which a recipient must know before the content; its name.
+    ForbiddenTrailer(String),
     /// A Content-Length that is not a number; the value, with what cannot be shown escaped.
     InvalidContentLength(String),
     /// More than one Content-Length.
@@ -216,6 +218,10 @@ impl fmt::Display for ResponseError {
             Self::InvalidHeaderValue(name) => write!(
                 formatter,
                 "expected no line end and no NUL in the value of response header {name:?}"
+            ),
+            Self::ForbiddenTrailer(name) => write!(
+                formatter,
+                "expected a field that may come after the content, found the trailer {name:?}"
             ),
             Self::InvalidContentLength(value) => {
                 write!(

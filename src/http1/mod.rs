@@ -12,6 +12,7 @@
 //! | `request` | [`RequestHead`] and what its header fields mean |
 //! | `target` | the four forms of a request target |
 //! | `framing` | how long a body is: RFC 9112 §6.3, in its order |
+//! | `range` | the part of a representation that a client asks for |
 //! | `chunked` | the chunked transfer coding, both ways |
 //! | `response` | encoding of a response's head |
 //! | `syntax` | characters, lists and numbers of the grammar |
@@ -19,7 +20,7 @@
 //!
 //! Deliberately not here: sockets, clocks, timeouts, threads, a runtime; percent-decoding and the
 //! rest of what an interface to applications needs; upgrades (an `Upgrade` request is answered as
-//! plain HTTP); trailers, which are checked and dropped in requests and never sent.
+//! plain HTTP); trailers of requests, which are checked and dropped.
 //!
 //! Ambiguity is refused, never guessed: what two implementations could understand differently is
 //! how requests are smuggled (RFC 9112 §11.2).
@@ -31,6 +32,7 @@ mod connection;
 mod error;
 mod framing;
 mod head;
+mod range;
 mod request;
 mod response;
 mod state;

@@ -5,6 +5,7 @@
 
 use super::error::ProtocolError;
 use super::framing::{FramingFields, request_length};
+use super::range::RangeRequest;
 use super::syntax::{is_host, list};
 use super::target;
 use std::ops::Range;
@@ -83,6 +84,10 @@ struct Line {
     expects_continue: bool,
     is_upgrade: bool,
     keeps_alive: bool,
+    accepts_trailers: bool,
+    /// Which fields ask for a part of the representation.
+    range: Option<u32>,
+    if_range: Option<u32>,
 }
 
 impl Clone for RequestHead {
@@ -174,6 +179,22 @@ impl RequestHead {
         self.line.is_upgrade
     }
 
+    /// Whether the client takes trailers, RFC 9110 §10.1.4. Never in HTTP/1.0, which has none.
+    #[must_use]
+    pub fn accepts_trailers(&self) -> bool {
+        self.line.accepts_trailers
+    }
+
+    /// What asks for a part of the representation: of a GET, where it is said once.
+    pub(super) fn range_request(&self) -> Option<Box<RangeRequest>> {
+        let value = |field: u32| self.slice(self.fields[field as usize].value).to_vec();
+        let range = self.line.range.filter(|_| self.slice(self.line.method) == b"GET")?;
+        Some(Box::new(RangeRequest {
+            range: value(range),
+            if_range: self.line.if_range.map(value),
+        }))
+    }
+
     /// Whether the answer has no body whatever it says, RFC 9110 §9.3.2.
     pub(super) fn is_head(&self) -> bool {
         self.slice(self.line.method) == b"HEAD"
@@ -246,6 +267,9 @@ impl RequestHead {
             is_upgrade: meaning.upgrade_field && meaning.upgrade_option && is_11,
             // RFC 9112 §9.3, in its order.
             keeps_alive: !meaning.close && (is_11 || meaning.keep_alive),
+            accepts_trailers: meaning.te_trailers && is_11,
+            range: meaning.range.filter(|_| !meaning.ranges),
+            if_range: meaning.if_range,
             length: head.len(),
         };
         Ok(Self { bytes, fields, line })
@@ -254,6 +278,12 @@ impl RequestHead {
     fn slice(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
     }
+}
+
+/// The number of a field.
+#[allow(clippy::cast_possible_truncation, reason = "a head has no more fields than bytes")]
+fn number(index: usize) -> u32 {
+    index as u32
 }
 
 /// What the header fields say to a server, collected line by line.
@@ -268,6 +298,12 @@ struct Meaning<'a> {
     upgrade_option: bool,
     upgrade_field: bool,
     expects_continue: bool,
+    te_trailers: bool,
+    /// Which fields are Range and If-Range.
+    range: Option<u32>,
+    if_range: Option<u32>,
+    /// There is more than one Range.
+    ranges: bool,
 }
 
 impl<'a> Meaning<'a> {
@@ -295,6 +331,11 @@ impl<'a> Meaning<'a> {
                 }
                 self.expects_continue = true;
             }
+            b"te" => {
+                self.te_trailers |= list(value).any(|item| item.eq_ignore_ascii_case(b"trailers"));
+            }
+            b"range" => self.ranges |= self.range.replace(number(index)).is_some(),
+            b"if-range" => self.if_range = Some(number(index)),
             _ => (),
         }
         Ok(())

@@ -67,21 +67,11 @@ impl ResponseHead {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         *self = Self { bytes, status, ..Self::default() };
-        self.bytes.extend_from_slice(b"HTTP/1.1 ");
-        write_decimal(u64::from(status), &mut self.bytes);
-        self.bytes.push(b' ');
-        self.bytes.extend_from_slice(reason_phrase(status).as_bytes());
-        self.bytes.extend_from_slice(b"\r\n");
+        write_status_line(status, &mut self.bytes);
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
-        if !is_token(name) {
-            return Err(ResponseError::InvalidHeaderName(name.escape_ascii().to_string()));
-        }
-        // All three are below every character that a value has.
-        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
-            return Err(ResponseError::InvalidHeaderValue(name.escape_ascii().to_string()));
-        }
+        check_field(name, value)?;
         // Few lengths, so that most names are told apart without a comparison.
         match name.len() {
             4 => self.has_date |= name.eq_ignore_ascii_case(b"date"),
@@ -128,6 +118,31 @@ impl ResponseHead {
         }
     }
 
+    /// The value of the first field with this name.
+    pub(super) fn field(&self, name: &[u8]) -> Option<&[u8]> {
+        self.bytes.split(|&byte| byte == b'\n').find_map(|line| {
+            let (found, value) = line.split_at_checked(name.len())?;
+            let value = value.strip_prefix(b": ")?;
+            found.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+        })
+    }
+
+    /// Adds a field of ours.
+    pub(super) fn add(&mut self, name: &[u8], value: &[u8]) {
+        write_field(name, value, &mut self.bytes);
+    }
+
+    /// Makes it another status, with that many bytes of content.
+    pub(super) fn become_status(&mut self, status: u16, length: u64) {
+        let end = self.bytes.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let rest = self.bytes.split_off(end);
+        self.bytes.clear();
+        write_status_line(status, &mut self.bytes);
+        self.bytes.extend_from_slice(&rest);
+        self.status = status;
+        self.declared = Some(length);
+    }
+
     /// Appends the whole head with its framing and the `connection` option, if one is needed.
     pub(super) fn finish(
         &self,
@@ -152,6 +167,88 @@ impl ResponseHead {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Appends `103 Early Hints` with one Link field for each of `links`, RFC 8297. After an error
+/// nothing was appended.
+pub(super) fn write_early_hints<'h>(
+    links: impl Iterator<Item = &'h [u8]>,
+    out: &mut Vec<u8>,
+) -> Result<(), ResponseError> {
+    let before = out.len();
+    write_status_line(103, out);
+    for link in links {
+        if let Err(error) = check_field(b"link", link) {
+            out.truncate(before);
+            return Err(error);
+        }
+        write_field(b"link", link, out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Appends a trailer section and its empty line, RFC 9112 §7.1.2. After an error nothing was
+/// appended.
+pub(super) fn write_trailers<'h>(
+    fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    out: &mut Vec<u8>,
+) -> Result<(), ResponseError> {
+    let before = out.len();
+    for (name, value) in fields {
+        let allowed = if NOT_IN_TRAILERS.iter().any(|it| name.eq_ignore_ascii_case(it)) {
+            Err(ResponseError::ForbiddenTrailer(name.escape_ascii().to_string()))
+        } else {
+            check_field(name, value)
+        };
+        if let Err(error) = allowed {
+            out.truncate(before);
+            return Err(error);
+        }
+        write_field(name, value, out);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Fields of which a recipient must know before the content, RFC 9110 §6.5.1: framing, routing,
+/// controls, authentication, and how the content is to be understood.
+const NOT_IN_TRAILERS: [&[u8]; 16] = [
+    b"transfer-encoding",
+    b"content-length",
+    b"host",
+    b"connection",
+    b"te",
+    b"trailer",
+    b"upgrade",
+    b"cache-control",
+    b"expires",
+    b"age",
+    b"set-cookie",
+    b"www-authenticate",
+    b"location",
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+];
+
+fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
+    if !is_token(name) {
+        return Err(ResponseError::InvalidHeaderName(name.escape_ascii().to_string()));
+    }
+    // All three are below every character that a value has.
+    if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
+        return Err(ResponseError::InvalidHeaderValue(name.escape_ascii().to_string()));
+    }
+    Ok(())
+}
+
+fn write_status_line(status: u16, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_decimal(u64::from(status), out);
+    out.push(b' ');
+    out.extend_from_slice(reason_phrase(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {

@@ -419,3 +419,135 @@ fn a_head_in_single_bytes_is_scanned_once() {
     assert!(matches!(connection.next_event(&mut input), Ok(Some(Event::Request(_)))));
     assert_eq!(input, b"");
 }
+
+// Early hints, RFC 8297.
+
+fn hints(connection: &mut Connection, links: &[&str]) -> Result<String, ResponseError> {
+    let mut wire = Vec::new();
+    let result = connection.write_early_hints(links.iter().map(|it| it.as_bytes()), &mut wire);
+    let wire = String::from_utf8(wire).unwrap();
+    assert!(result.is_ok() || wire.is_empty());
+    result.map(|()| wire)
+}
+
+#[test]
+fn early_hints_go_before_the_answer_and_not_to_http_10() {
+    let mut connection = after(GET);
+    let sent = hints(&mut connection, &["</a.css>; rel=preload", "</b.js>"]).unwrap();
+    let expected =
+        "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>\r\n\r\n";
+    assert_eq!(sent, expected);
+    assert!(hints(&mut connection, &["a\r\nset-cookie: b"]).is_err());
+    start(&mut connection, 200, &[], &NONE).unwrap();
+    assert_eq!(hints(&mut connection, &[]), Err(ResponseError::StartedTwice));
+    send(&mut connection, "", true).unwrap();
+    assert!(hints(&mut connection, &[]).is_err());
+
+    assert_eq!(hints(&mut after(GET_10), &["</a.css>"]).unwrap(), "");
+    let mut idle = Connection::new(Limits::default());
+    assert_eq!(hints(&mut idle, &[]), Err(ResponseError::WithoutRequest));
+}
+
+// Trailers, RFC 9110 §6.5.
+
+const GET_TE: &str = "GET / HTTP/1.1\r\nHost: x\r\nTE: deflate;q=0.5, Trailers\r\n\r\n";
+
+fn trailers(connection: &mut Connection, fields: Headers<'_>) -> Result<String, ResponseError> {
+    let mut wire = Vec::new();
+    let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    let result = connection.send_trailers(fields, &mut wire);
+    let wire = String::from_utf8(wire).unwrap();
+    assert!(result.is_ok() || wire.is_empty());
+    result.map(|()| wire)
+}
+
+#[test]
+fn trailers_follow_a_chunked_body_to_a_client_that_takes_them() {
+    let table: [(&str, Headers<'_>, &str); 4] = [
+        (GET_TE, &[], "0\r\nx-sum: 7\r\n\r\n"),
+        (GET, &[], "0\r\n\r\n"),
+        (GET_TE, FIVE, ""),
+        ("GET / HTTP/1.0\r\nTE: trailers\r\n\r\n", &[], ""),
+    ];
+    for (request, headers, expected) in table {
+        let mut connection = after(request);
+        start(&mut connection, 200, headers, &NONE).unwrap();
+        send(&mut connection, "hello", false).unwrap();
+        assert_eq!(trailers(&mut connection, &[("x-sum", "7")]).unwrap(), expected, "{request}");
+        assert!(connection.response_ended());
+    }
+}
+
+#[test]
+fn what_must_be_known_before_the_content_is_no_trailer() {
+    let mut connection = after(GET_TE);
+    assert_eq!(trailers(&mut connection, &[]), Err(ResponseError::BodyBeforeStart));
+    start(&mut connection, 200, &[], &NONE).unwrap();
+    send(&mut connection, "hello", false).unwrap();
+    for name in ["Content-Length", "transfer-encoding", "Host", "set-cookie"] {
+        let refused = trailers(&mut connection, &[("x-sum", "7"), (name, "1")]);
+        assert_eq!(refused, Err(ResponseError::ForbiddenTrailer(name.to_owned())));
+    }
+    assert!(trailers(&mut connection, &[("x", "a\nb")]).is_err());
+    assert!(trailers(&mut connection, &[("x y", "a")]).is_err());
+    assert_eq!(trailers(&mut connection, &[]).unwrap(), "0\r\n\r\n");
+    assert_eq!(trailers(&mut connection, &[]), Err(ResponseError::BodyAfterEnd));
+}
+
+// Ranges, RFC 9110 §14.
+
+/// The part of 10 bytes that is selected, and the head that goes out.
+fn select(fields: &str, status: u16, headers: Headers<'_>) -> (std::ops::Range<u64>, String) {
+    let mut connection = after(&format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+    start(&mut connection, status, headers, &NONE).unwrap();
+    let part = connection.select_range(10);
+    let length = usize::try_from(part.end - part.start).unwrap();
+    let mut wire = Vec::new();
+    connection.send_body(length, true, &mut wire).unwrap();
+    (part, String::from_utf8(wire).unwrap())
+}
+
+#[test]
+fn a_range_of_a_whole_representation_is_selected() {
+    let etag: Headers<'_> = &[("ETag", "\"a\""), ("content-length", "10")];
+    let (part, head) = select("Range: bytes=2-4\r\n", 200, etag);
+    assert_eq!(part, 2..5);
+    let expected = "HTTP/1.1 206 Partial Content\r\nETag: \"a\"\r\naccept-ranges: bytes\r\n\
+                    content-range: bytes 2-4/10\r\ncontent-length: 3\r\n\r\n";
+    assert_eq!(head, expected);
+
+    let (part, head) = select("Range: bytes=10-\r\n", 200, etag);
+    assert_eq!(part, 0..0);
+    assert!(head.starts_with("HTTP/1.1 416 Range Not Satisfiable\r\n"), "{head}");
+    assert!(head.contains("content-range: bytes */10\r\ncontent-length: 0\r\n"), "{head}");
+
+    let (part, head) = select("Range: bytes=2-4\r\nIf-Range: \"a\"\r\n", 200, etag);
+    assert_eq!((part, &head[..12]), (2..5, "HTTP/1.1 206"));
+}
+
+#[test]
+fn the_whole_is_sent_where_no_range_may_be_selected() {
+    let etag: Headers<'_> = &[("etag", "\"a\"")];
+    let table: [(&str, u16, Headers<'_>); 8] = [
+        ("", 200, etag),
+        ("Range: bytes=2-4\r\nIf-Range: \"b\"\r\n", 200, etag),
+        ("Range: bytes=2-4\r\nIf-Range: W/\"a\"\r\n", 200, etag),
+        ("Range: bytes=0-1\r\nRange: bytes=2-4\r\n", 200, etag),
+        ("Range: bytes=0-1,2-4\r\n", 200, etag),
+        ("Range: bytes=2-4\r\n", 404, etag),
+        ("Range: bytes=2-4\r\n", 200, &[("accept-ranges", "none")]),
+        ("Range: bytes=2-4\r\n", 200, &[("content-range", "bytes 0-9/20")]),
+    ];
+    for (fields, status, headers) in table {
+        let (part, head) = select(fields, status, headers);
+        assert_eq!(part, 0..10, "{fields}{headers:?}");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert_eq!(
+            head.matches("content-range").count(),
+            usize::from(headers[0].0 == "content-range")
+        );
+    }
+    let mut head_only = after("HEAD / HTTP/1.1\r\nHost: x\r\nRange: bytes=2-4\r\n\r\n");
+    start(&mut head_only, 200, &[], &NONE).unwrap();
+    assert_eq!(head_only.select_range(10), 0..10);
+}

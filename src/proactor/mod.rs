@@ -18,6 +18,7 @@
 //!
 //! What is not here: what a connection means (that is [`crate::server`]).
 
+mod outgoing;
 pub mod simulated;
 pub mod uring;
 
@@ -26,6 +27,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::time::Instant;
 
 use crate::listener::Address;
+pub use outgoing::{FileRange, Outgoing, Payload, Piece};
 
 /// A listener given to a proactor with [`Proactor::register_listener`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,101 +84,6 @@ impl Lease {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
-    }
-}
-
-/// Bytes that stay where they are while the kernel reads them.
-///
-/// # Safety
-///
-/// `as_slice` returns the same memory at every call, and that memory is neither moved, changed nor
-/// freed before the value is dropped: the kernel may read it during all that time.
-#[allow(unsafe_code, reason = "whoever implements it promises what the kernel relies on")]
-pub unsafe trait Payload {
-    /// The bytes.
-    fn as_slice(&self) -> &[u8];
-}
-
-/// One piece of [`Outgoing`].
-pub enum Chunk {
-    /// Bytes of ours.
-    Copied(Vec<u8>),
-    /// Bytes of somebody else, sent from where they are.
-    Shared(Box<dyn Payload>),
-}
-
-impl Chunk {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Copied(bytes) => bytes,
-            Self::Shared(payload) => payload.as_slice(),
-        }
-    }
-}
-
-/// What one send carries: a sequence of chunks. It comes back with the completion, so that its
-/// memory can be used again and objects of the application be released where that is allowed.
-#[derive(Default)]
-pub struct Outgoing {
-    chunks: Vec<Chunk>,
-    length: usize,
-}
-
-/// A copied chunk that has grown beyond this many bytes is freed instead of kept for the next use:
-/// keeping it would let one large answer cost memory for ever.
-const KEPT_CHUNK_BYTES: usize = 16 * 1024;
-
-impl Outgoing {
-    /// Total number of bytes.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        self.length
-    }
-
-    /// True when there is nothing to send.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Append to the last chunk of our own through `write`, opening one if needed.
-    pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        if !matches!(self.chunks.last(), Some(Chunk::Copied(_))) {
-            self.chunks.push(Chunk::Copied(Vec::new()));
-        }
-        let Some(Chunk::Copied(bytes)) = self.chunks.last_mut() else {
-            unreachable!("the last chunk was just made one of our own")
-        };
-        let before = bytes.len();
-        let result = write(bytes);
-        self.length += bytes.len() - before;
-        result
-    }
-
-    /// Append a copy of `bytes`.
-    pub fn append(&mut self, bytes: &[u8]) {
-        self.append_with(|chunk| chunk.extend_from_slice(bytes));
-    }
-
-    /// Append `payload` without copying it.
-    pub fn append_shared(&mut self, payload: Box<dyn Payload>) {
-        self.length += payload.as_slice().len();
-        self.chunks.push(Chunk::Shared(payload));
-    }
-
-    /// The chunks, in the order they are sent.
-    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.chunks.iter().map(Chunk::as_slice)
-    }
-
-    /// Forget the content; the memory of a small first chunk is kept for the next use.
-    pub fn clear(&mut self) {
-        self.length = 0;
-        self.chunks.truncate(1);
-        match self.chunks.first_mut() {
-            Some(Chunk::Copied(bytes)) if bytes.capacity() <= KEPT_CHUNK_BYTES => bytes.clear(),
-            _ => self.chunks.clear(),
-        }
     }
 }
 

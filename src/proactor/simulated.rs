@@ -18,10 +18,13 @@ use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Accepted, Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
+use super::{
+    Accepted, Completion, Lease, ListenerId, Operation, Outgoing, Piece, Proactor, StreamId,
+};
 use crate::listener::Address;
 
 /// Receive buffers: few, so that a turn with many receives runs out of them.
@@ -156,6 +159,26 @@ struct State {
     idle_waits: usize,
 }
 
+/// `length` bytes of `data` from `start` on.
+fn bytes_of(data: &Outgoing, start: usize, length: usize) -> io::Result<Vec<u8>> {
+    let mut found = Vec::with_capacity(length);
+    let mut skip = start;
+    for piece in data.pieces() {
+        let taken = piece.length().saturating_sub(skip).min(length - found.len());
+        match piece {
+            Piece::Bytes(bytes) => found.extend(bytes.iter().skip(skip).take(taken)),
+            Piece::File(range) if taken > 0 => {
+                let mut block = vec![0; taken];
+                range.file().read_exact_at(&mut block, range.offset_of(skip))?;
+                found.append(&mut block);
+            }
+            Piece::File(_) => {}
+        }
+        skip = skip.saturating_sub(piece.length());
+    }
+    Ok(found)
+}
+
 fn os_error(number: i32) -> io::Error {
     io::Error::from_raw_os_error(number)
 }
@@ -287,13 +310,15 @@ impl State {
             let room = connection.window.saturating_sub(connection.to_client.len());
             let most = room.min(length - sent);
             let taken = if most == 0 { 0 } else { 1 + self.random.below(most) };
-            let bytes = data.slices().flatten().skip(sent).take(taken);
-            connection.to_client.extend(bytes);
+            match bytes_of(&data, sent, taken) {
+                Ok(bytes) => connection.to_client.extend(bytes),
+                Err(error) => result = Some(Err(error)),
+            }
             sent += taken;
             if connection.client == End::Closed && taken > 0 {
                 connection.reset(&mut self.random);
             }
-            if sent == length {
+            if sent == length && result.is_none() {
                 result = Some(Ok(()));
             }
         }

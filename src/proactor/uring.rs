@@ -15,6 +15,8 @@
 //! with an armed accept goes on taking connections.
 #![allow(unsafe_code, reason = "the kernel shares memory with us: the rings and the buffers")]
 
+mod sending;
+
 use std::fmt;
 use std::io;
 use std::mem;
@@ -29,6 +31,7 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::{Accepted, Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
 use crate::listener::Address;
+use sending::{Sending, Step};
 
 /// Entries of the submission queue. When a turn produces more, they are submitted in several
 /// calls. 256 entries of 64 bytes count 16 KiB against `RLIMIT_MEMLOCK`.
@@ -53,8 +56,6 @@ const SETUP_RETRY_STEP: Duration = Duration::from_millis(5);
 /// How long a drop waits for the completions of what it cancelled. Cancelling takes microseconds;
 /// the bound keeps a kernel fault from hanging the exit.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(2);
-/// `sendmsg(2)` takes at most `UIO_MAXIOV` vectors; fewer keep the vectors small.
-const VECTORS_PER_SEND: usize = 64;
 
 /// `include/uapi/linux/io_uring.h`: flags in an entry's `ioprio`, and a feature bit that the crate
 /// names otherwise.
@@ -125,6 +126,8 @@ enum Kind {
     Accept = 1,
     Receive,
     Send,
+    /// A block of a file that a send is about to send.
+    Read,
     HangUp,
     Close,
     Watch,
@@ -132,10 +135,11 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Accept,
         Self::Receive,
         Self::Send,
+        Self::Read,
         Self::HangUp,
         Self::Close,
         Self::Watch,
@@ -195,36 +199,6 @@ struct PeerAddress {
 impl PeerAddress {
     fn new() -> Box<Self> {
         Box::new(Self { storage: SockAddrStorage::zeroed(), length: 0 })
-    }
-}
-
-/// A send under way: what is sent, how far it came, and the vectors the kernel reads.
-struct Sending {
-    data: Outgoing,
-    sent: usize,
-    /// A short send is not continued any more.
-    cancelled: bool,
-    vectors: Vec<libc::iovec>,
-    message: libc::msghdr,
-}
-
-impl Sending {
-    /// Point the vectors at what has not been sent, or at as much of it as one call takes.
-    fn point_at_rest(&mut self) {
-        self.vectors.clear();
-        let mut skip = self.sent;
-        for slice in self.data.slices() {
-            if slice.len() <= skip {
-                skip -= slice.len();
-            } else if self.vectors.len() < VECTORS_PER_SEND {
-                let rest = &slice[skip..];
-                skip = 0;
-                self.vectors.push(libc::iovec {
-                    iov_base: rest.as_ptr().cast_mut().cast(),
-                    iov_len: rest.len(),
-                });
-            }
-        }
     }
 }
 
@@ -358,26 +332,18 @@ impl Uring {
         self.push(entry, Kind::Receive, stream.0);
     }
 
-    /// Send what is left of the stream's data.
-    fn push_send(&mut self, stream: StreamId) {
+    /// Send what is left of the stream's data, or read what must be there first.
+    fn advance_send(&mut self, stream: StreamId) {
         let Some(sending) = self.slot(stream).sending.as_mut() else {
             unreachable!("a send is continued only while it is under way")
         };
-        sending.point_at_rest();
-        // Not MSG_WAITALL: with it a slow but steady peer could not be told from a stalled one.
-        let flags = libc::MSG_NOSIGNAL;
-        let fd = Fd(fd_of(stream));
-        let entry = if let [only] = *sending.vectors.as_slice() {
-            let length = u32::try_from(only.iov_len).unwrap_or(i32::MAX as u32);
-            opcode::Send::new(fd, only.iov_base.cast(), length).flags(flags).build()
-        } else {
-            sending.message.msg_iov = sending.vectors.as_mut_ptr();
-            sending.message.msg_iovlen = sending.vectors.len();
-            opcode::SendMsg::new(fd, &raw const sending.message)
-                .flags(flags.cast_unsigned())
-                .build()
+        let (entry, kind) = match sending.next_step() {
+            Step::Read { file, offset, to, length } => {
+                (opcode::Read::new(Fd(file), to, length).offset(offset).build(), Kind::Read)
+            }
+            Step::Send => (sending.entry(Fd(fd_of(stream))), Kind::Send),
         };
-        self.push(entry, Kind::Send, stream.0);
+        self.push(entry, kind, stream.0);
     }
 
     /// Submit what is queued and wait for `want` completions, at most `timeout`.
@@ -421,6 +387,7 @@ impl Uring {
                 Kind::Accept => self.accepted(ListenerId(index), result),
                 Kind::Receive => self.received(StreamId(index), result, entry.flags()),
                 Kind::Send => self.sent(StreamId(index), result),
+                Kind::Read => self.file_read(StreamId(index), result),
                 Kind::HangUp => self.hung_up(StreamId(index), result, more),
                 Kind::Close => Some(Completion::Closed { stream: StreamId(index) }),
                 Kind::Watch => Some(Completion::Readable { fd: fd_of(StreamId(index)) }),
@@ -488,17 +455,41 @@ impl Uring {
         let Some(sending) = self.slot(stream).sending.as_mut() else {
             unreachable!("a send completes only while it is under way")
         };
-        let mut result = result.map(|length| sending.sent += length as usize);
-        if result.is_ok() && sending.sent < sending.data.length() {
-            if !sending.cancelled {
-                self.push_send(stream);
-                return None;
-            }
-            // The kernel ends a cancelled send that has sent a part with the length of that part.
-            result = Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        match result.map(|length| sending.sent(length as usize)) {
+            Ok(()) if sending.is_whole() => self.end_send(stream, Ok(())),
+            Ok(()) => self.go_on_sending(stream),
+            Err(error) => self.end_send(stream, Err(error)),
         }
+    }
+
+    /// A block of a file is there.
+    fn file_read(&mut self, stream: StreamId, result: io::Result<u32>) -> Option<Completion> {
+        let Some(sending) = self.slot(stream).sending.as_mut() else {
+            unreachable!("a block is read only while its send is under way")
+        };
+        match result {
+            // The file has become shorter than it was when its length was promised.
+            Ok(0) => self.end_send(stream, Err(io::ErrorKind::UnexpectedEof.into())),
+            Ok(length) => {
+                sending.block_read(length as usize);
+                self.go_on_sending(stream)
+            }
+            Err(error) => self.end_send(stream, Err(error)),
+        }
+    }
+
+    fn go_on_sending(&mut self, stream: StreamId) -> Option<Completion> {
+        if self.slot(stream).sending.as_ref().is_some_and(|sending| sending.cancelled) {
+            // The kernel ends a cancelled send that has sent a part with the length of that part.
+            return self.end_send(stream, Err(io::Error::from_raw_os_error(libc::ECANCELED)));
+        }
+        self.advance_send(stream);
+        None
+    }
+
+    fn end_send(&mut self, stream: StreamId, result: io::Result<()>) -> Option<Completion> {
         let mut sending = self.slot(stream).sending.take()?;
-        let data = mem::take(&mut sending.data);
+        let data = sending.end();
         if self.spare_sendings.len() < COMPLETIONS_PER_WAIT {
             self.spare_sendings.push(sending);
         }
@@ -640,26 +631,15 @@ impl Proactor for Uring {
 
     fn send(&mut self, stream: StreamId, data: Outgoing) {
         assert!(self.slot(stream).sending.is_none(), "a stream has one send at a time");
-        let mut sending = self.spare_sendings.pop().unwrap_or_else(|| {
-            Box::new(Sending {
-                data: Outgoing::default(),
-                sent: 0,
-                cancelled: false,
-                vectors: Vec::new(),
-                // SAFETY: `struct msghdr` is plain data for which all zeros is "nothing".
-                message: unsafe { mem::zeroed() },
-            })
-        });
-        sending.data = data;
-        sending.sent = 0;
-        sending.cancelled = false;
+        let mut sending = self.spare_sendings.pop().unwrap_or_default();
+        sending.begin(data);
         self.slot(stream).sending = Some(sending);
-        self.push_send(stream);
+        self.advance_send(stream);
     }
 
     fn sent_so_far(&self, stream: StreamId) -> usize {
         let sending = self.streams[stream.index()].sending.as_ref();
-        sending.map_or(0, |sending| sending.sent.saturating_sub(unacknowledged(stream)))
+        sending.map_or(0, |sending| sending.sent_so_far().saturating_sub(unacknowledged(stream)))
     }
 
     fn watch_hang_up(&mut self, stream: StreamId) {
@@ -704,10 +684,14 @@ impl Proactor for Uring {
                 Kind::Receive.tag(stream.0)
             }
             Operation::Send(stream) => {
+                let mut kind = Kind::Send;
                 if let Some(sending) = self.slot(stream).sending.as_mut() {
                     sending.cancelled = true;
+                    if sending.is_reading() {
+                        kind = Kind::Read;
+                    }
                 }
-                Kind::Send.tag(stream.0)
+                kind.tag(stream.0)
             }
             Operation::HangUp(stream) => {
                 let state = &mut self.slot(stream).hang_up;
@@ -1001,46 +985,6 @@ mod tests {
     fn a_refused_registration_is_named_too() {
         let call = "io_uring_register(IORING_REGISTER_PBUF_RING)";
         assert!(message(call, libc::ENOMEM).contains(&format!("{call} failed: ")));
-    }
-
-    /// A kernel rarely stops within a chunk, so no test on sockets gets there.
-    #[test]
-    fn a_short_send_goes_on_at_the_byte_where_it_stopped() {
-        let mut data = Outgoing::default();
-        let mut whole = Vec::new();
-        for number in 0..100_u8 {
-            let chunk = vec![number; usize::from(number % 4)];
-            whole.extend_from_slice(&chunk);
-            // Chunks of our own are merged; shared ones stay apart.
-            data.append_shared(Box::new(Bytes(chunk)));
-        }
-        // SAFETY: as in `send`.
-        let message = unsafe { mem::zeroed() };
-        let mut sending = Sending { data, sent: 0, cancelled: false, vectors: Vec::new(), message };
-        for sent in 0..whole.len() {
-            sending.sent = sent;
-            sending.point_at_rest();
-            let mut pointed_at = Vec::new();
-            for vector in &sending.vectors {
-                // SAFETY: the vectors point into `sending.data`, which is alive and unchanged.
-                pointed_at.extend_from_slice(unsafe {
-                    std::slice::from_raw_parts(vector.iov_base.cast::<u8>(), vector.iov_len)
-                });
-            }
-            assert!(whole[sent..].starts_with(&pointed_at), "after {sent} bytes");
-            assert!(
-                sending.vectors.len() == VECTORS_PER_SEND || sent + pointed_at.len() == whole.len()
-            );
-        }
-    }
-
-    struct Bytes(Vec<u8>);
-
-    // SAFETY: nobody touches the vector before it is dropped with this value.
-    unsafe impl super::super::Payload for Bytes {
-        fn as_slice(&self) -> &[u8] {
-            &self.0
-        }
     }
 
     #[test]

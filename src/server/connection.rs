@@ -20,7 +20,7 @@ use super::{
 };
 use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
-use crate::proactor::{Accepted, Lease, Operation, Outgoing, Proactor, StreamId};
+use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
 /// the same bound.
@@ -232,7 +232,8 @@ impl Connection {
     pub(super) fn sent<P: Proactor>(&mut self, result: &io::Result<()>, shared: &mut Shared<P>) {
         self.sending = false;
         if result.is_err() {
-            return self.die(shared);
+            // The peer is gone, or a file could not be read: the answer is cut.
+            return self.abort(shared);
         }
         if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
             trace.sent(shared.now, log);
@@ -352,12 +353,11 @@ impl Connection {
         more: bool,
         shared: &mut Shared<P>,
     ) -> Result<Progress, SendError> {
-        if self.http.response_pending() && !self.may_be_used_again(shared) {
-            self.http.close_after_response();
-        }
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        self.before_output(shared);
+        let body = match body {
+            Body::WholeFile(file) => Body::File(self.select_range(file)),
+            body => body,
+        };
         let Self { http, output, trace, .. } = self;
         let length = body.length();
         let begins = http.response_pending();
@@ -376,6 +376,7 @@ impl Connection {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
                 Body::Shared(payload) => output.append_shared(payload),
+                Body::File(range) | Body::WholeFile(range) => output.append_file(range),
             }
             if !frame.suffix.is_empty() {
                 output.append(frame.suffix);
@@ -390,6 +391,47 @@ impl Connection {
             return Ok(Progress::Wait);
         }
         Ok(Progress::Ready)
+    }
+
+    /// The part of `file` that the client asks for, if the answer leaves that open.
+    fn select_range(&mut self, file: FileRange) -> FileRange {
+        let part = self.http.select_range(file.length() as u64);
+        let within = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
+        file.part(within(part.start)..within(part.end))
+    }
+
+    pub(super) fn send_trailers<'h, P: Proactor>(
+        &mut self,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+        shared: &mut Shared<P>,
+    ) -> Result<(), SendError> {
+        self.before_output(shared);
+        let Self { http, output, .. } = self;
+        output.append_with(|out| http.send_trailers(fields, out))?;
+        self.answered(shared);
+        Ok(())
+    }
+
+    pub(super) fn send_early_hints<'h, P>(
+        &mut self,
+        links: impl Iterator<Item = &'h [u8]>,
+        shared: &mut Shared<P>,
+    ) -> Result<(), SendError> {
+        if self.output.is_empty() {
+            self.output = shared.spare_output();
+        }
+        let Self { http, output, .. } = self;
+        Ok(output.append_with(|out| http.write_early_hints(links, out))?)
+    }
+
+    /// A part of the answer is about to be given out.
+    fn before_output<P>(&mut self, shared: &mut Shared<P>) {
+        if self.http.response_pending() && !self.may_be_used_again(shared) {
+            self.http.close_after_response();
+        }
+        if self.output.is_empty() {
+            self.output = shared.spare_output();
+        }
     }
 
     pub(super) fn room(&self) -> Progress {

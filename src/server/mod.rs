@@ -28,7 +28,7 @@ use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
-use crate::proactor::{Completion, Outgoing, Payload, Proactor, StreamId};
+use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
 use accept::Acceptor;
 use connection::Connection;
 use request_id::RequestIds;
@@ -107,6 +107,11 @@ pub enum Body<'a> {
     Copied(&'a [u8]),
     /// Sent from where it is.
     Shared(Box<dyn Payload>),
+    /// Read from a file as it is sent.
+    File(FileRange),
+    /// As [`Body::File`], and all of what the answer is about: where the client asks for a range of
+    /// it, it gets that, RFC 9110 §14.2.
+    WholeFile(FileRange),
 }
 
 impl Body<'_> {
@@ -114,6 +119,7 @@ impl Body<'_> {
         match self {
             Self::Copied(bytes) => bytes.len(),
             Self::Shared(payload) => payload.as_slice().len(),
+            Self::File(range) | Self::WholeFile(range) => range.length(),
         }
     }
 }
@@ -462,6 +468,34 @@ impl<P: Proactor> Server<P> {
         more: bool,
     ) -> Result<Progress, SendError> {
         self.with(request, |connection, shared| connection.send_body(body, more, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// Send `103 Early Hints` with these values of Link fields, RFC 8297, before the answer begins.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the hints.
+    pub fn send_early_hints<'h>(
+        &mut self,
+        request: RequestId,
+        links: impl Iterator<Item = &'h [u8]>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_early_hints(links, shared))
+            .unwrap_or(Err(SendError::Gone))
+    }
+
+    /// End an answer with trailers, instead of the last [`Server::send_body`].
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Gone`], or what is wrong with the answer.
+    pub fn send_trailers<'h>(
+        &mut self,
+        request: RequestId,
+        fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
+    ) -> Result<(), SendError> {
+        self.with(request, |connection, shared| connection.send_trailers(fields, shared))
             .unwrap_or(Err(SendError::Gone))
     }
 

@@ -35,10 +35,13 @@ def settled(server: Server, base: dict[str, Any], seconds: float = 5.0) -> None:
     A close is told to the server by nobody but the kernel, so there is no event to wait for.
     """
     deadline = time.monotonic() + seconds
-    time.sleep(0.02)
-    while any((found := holdings(server))[what] > base[what] for what in base):
-        assert time.monotonic() < deadline, f"before {base}, now {found}\n{server.log.text[-3000:]}"
+    while True:
+        # So that the connection of the last look may go.
         time.sleep(0.02)
+        found = holdings(server)
+        if all(found[what] <= base[what] for what in base):
+            return
+        assert time.monotonic() < deadline, f"before {base}, now {found}\n{server.log.text[-3000:]}"
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ TOLD = {
     "two-lengths": "RuntimeError: expected one content-length in the response, found two",
     "bad-length": 'RuntimeError: expected a number as the response\'s content-length, found "+1"',
     "unknown-type": 'ValueError: unknown message type "websocket.accept": expected '
-    "http.response.start or http.response.body",
+    "http.response.start, http.response.body, or that of an extension in the scope",
     "no-type": "ValueError: the message has no type",
     "type-number": "TypeError: a message's type is a str, got int",
     "not-a-dict": "TypeError: send takes a dict, got list",

@@ -46,6 +46,11 @@ def test_the_whole_scope(server: Server) -> None:
             ],
             "client": client.socket.getsockname(),
             "server": server.address,
+            "extensions": {
+                "http.response.early_hint": {},
+                "http.response.pathsend": {},
+                "http.response.zerocopysend": {},
+            },
             "state": {"shared": ["from the lifespan"], "number": 1},
         }
         # Equality would take these for what they are not.

@@ -1,0 +1,81 @@
+//! Files that the application gives to be sent: opened, or taken from an open one, and measured.
+//!
+//! The server reads them as it sends them (`granian_uring::proactor`). Opening one is done at once:
+//! it costs microseconds on a local disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use granian_uring::proactor::FileRange;
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// A regular file, and its length in bytes. Anything else is an `OSError`.
+pub fn open(path: &Path) -> PyResult<(File, usize)> {
+    // Without O_NONBLOCK a FIFO would wait for its writer.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| os_error(&error, path))?;
+    let length = regular_length(&file)?;
+    Ok((file, length))
+}
+
+/// `count` bytes (or all there are) of an open file from `offset` on (or from its position). The
+/// application may close it at once, and its position stays where it is.
+pub fn part(
+    file: &Bound<'_, PyAny>,
+    offset: Option<u64>,
+    count: Option<u64>,
+) -> PyResult<FileRange> {
+    let py = file.py();
+    let fd: RawFd = file.call_method0(intern!(py, "fileno"))?.extract()?;
+    let offset = match offset {
+        Some(offset) => offset,
+        None => file.call_method0(intern!(py, "tell"))?.extract()?,
+    };
+    if fd < 0 {
+        return Err(PyValueError::new_err(format!("expected an open file, found descriptor {fd}")));
+    }
+    // SAFETY: the object that has just told the number is alive, and its descriptor open; we only
+    // duplicate it.
+    #[allow(unsafe_code, reason = "Python knows a descriptor as a number")]
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let duplicate = File::from(borrowed.try_clone_to_owned()?);
+    let there = regular_length(&duplicate)? as u64;
+    let rest = there.saturating_sub(offset);
+    let length = count.unwrap_or(rest);
+    if length > rest {
+        return Err(PyValueError::new_err(format!(
+            "expected a part of the file's {there} bytes, found {length} bytes from {offset} on"
+        )));
+    }
+    Ok(FileRange::new(duplicate, offset, as_length(length)))
+}
+
+fn regular_length(file: &File) -> PyResult<usize> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(PyOSError::new_err((libc::EINVAL, "expected a regular file")));
+    }
+    Ok(as_length(metadata.len()))
+}
+
+/// The exception that Python's own `open` raises.
+fn os_error(error: &io::Error, path: &Path) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = io::Error::from_raw_os_error(number).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((number, text, path.to_path_buf()))
+        }
+        None => PyValueError::new_err(error.to_string()),
+    }
+}
+
+/// A `usize` has 64 bits on every system that this runs on.
+fn as_length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
