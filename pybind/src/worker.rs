@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::access_log::{AccessLines, AccessLog};
 use crate::asgi::Exchange;
 use crate::awaitable::{Done, Wanted};
 use crate::config::WorkerOptions;
@@ -66,8 +67,6 @@ pub struct Hosting {
     report: Py<PyAny>,
     /// `drained()`, when draining is over.
     drained: Py<PyAny>,
-    /// `access_log(scope, status, body_bytes, seconds)`.
-    pub access_log: Option<Py<PyAny>>,
     scopes: ScopeBuilder,
 }
 
@@ -220,9 +219,8 @@ impl Worker {
                 return Err(error);
             }
         };
-        let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         // From here on its end is the request's, however that comes.
-        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
+        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id))?;
         let pauses = tasks == Tasks::Plain;
         let coroutine = hosting.serve.bind(py).call1((scope, &exchange, pauses))?;
         if pauses {
@@ -382,8 +380,7 @@ impl Worker {
     }
 
     /// Say whom to call for requests. Once, before the first is accepted.
-    #[pyo3(signature = (*, serve, task, task_options, report, drained, access_log, root_path,
-                        state))]
+    #[pyo3(signature = (*, serve, task, task_options, report, drained, root_path, state))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
     fn host(
         &self,
@@ -393,17 +390,23 @@ impl Worker {
         task_options: Py<PyDict>,
         report: Py<PyAny>,
         drained: Py<PyAny>,
-        access_log: Option<Py<PyAny>>,
         root_path: &str,
         state: Option<Py<PyDict>>,
     ) -> PyResult<()> {
         let scopes = ScopeBuilder::new(py, root_path, state)?;
         let eager = task_options.bind(py).contains(intern!(py, "eager_start"))?;
-        let hosting =
-            Hosting { serve, task, task_options, eager, report, drained, access_log, scopes };
+        let hosting = Hosting { serve, task, task_options, eager, report, drained, scopes };
         self.hosting
             .set(py, hosting)
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
+    }
+
+    /// Log each request of connections accepted from now on: to the log's stream, or, with
+    /// `by_lines`, as lines that somebody asks for.
+    fn log_access(&self, log: &AccessLog, by_lines: bool) -> PyResult<Option<AccessLines>> {
+        let (log, lines) = log.open(by_lines)?;
+        self.with(|state| state.server.log_access(log))?;
+        Ok(lines)
     }
 
     /// `select(timeout)` for the loop's selector.
@@ -483,13 +486,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Give the ring back, in order: nothing is accepted or answered after this.
-    fn close(&self) -> PyResult<()> {
+    /// Give the ring back, in order: nothing is accepted or answered after this. The access log is
+    /// written to its end, as far as its stream takes it; returns how many lines were lost.
+    fn close(&self) -> PyResult<u64> {
         let state = self.state.with(Option::take)?;
-        drop(state);
+        let lost = state.map_or(0, |mut state| state.server.close_access_log());
         // Not left to the end of this object: it is in a cycle with Python's part of the worker.
         self.listeners.get().remove_files();
-        Ok(())
+        Ok(lost)
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "the signature of the slot")]
@@ -519,6 +523,7 @@ impl Worker {
                 "as many requests run as --backpressure allows; more are refused with a 503",
             ),
             Event::TimedOut(id, left) => self.time_out(py, id, left),
+            Event::AccessLost(lines) => hosting.report(py, "warning", &lost_lines(lines)),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }
@@ -527,6 +532,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn lost_lines(lines: u64) -> String {
+    format!("{lines} lines of the access log are lost: its destination does not take them")
 }
 
 /// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is
