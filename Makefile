@@ -61,6 +61,28 @@ sim: toolchain ## simulate the server: SEED=7 tells what happens in one world, S
 	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) cargo test --locked \
 		--package granian-uring --test simulation $(if $(SEEDS),--release) -- --nocapture
 
+# Plain cargo, with what cargo-fuzz would say to the compiler: coverage that guides the fuzzer, and
+# the address sanitizer, which a stable compiler has when it is asked like this.
+fuzz_flags = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address --cfg fuzzing
+fuzz_host = $(shell rustc -vV | sed -n 's/^host: //p')
+SECONDS ?= 60
+
+fuzz: toolchain ## fuzz the codec: SECONDS=60 for each target, TARGET=request (chunked, response) for one
+	@mkdir -p fuzz/corpus/request fuzz/corpus/chunked fuzz/corpus/response fuzz/artifacts
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(fuzz_flags)" cargo build --locked --release \
+		--manifest-path fuzz/Cargo.toml --target $(fuzz_host)
+	@# The corpus of the tests is where the fuzzer starts from.
+	@cp tests/corpus/http1/*/*.http fuzz/corpus/request
+	@for case in $$(grep -il '^transfer-encoding: *chunked' tests/corpus/http1/*/*.http); do \
+		sed '1,/^\r$$/d' "$$case" >"fuzz/corpus/chunked/$$(basename "$$case" .http)"; \
+	done
+	@set -e; for target in $(or $(TARGET),request chunked response); do \
+		nice fuzz/target/$(fuzz_host)/release/$$target fuzz/corpus/$$target -max_len=2048 \
+			-artifact_prefix=fuzz/artifacts/$$target- -max_total_time=$(SECONDS) -print_final_stats=1; \
+	done
+
 test-python: build deps ## the server process, its loop and its command line
 	$(VENV)/bin/python -m pytest tests/python
 
@@ -98,8 +120,12 @@ bench: build deps ## CPU per request beside Granian and uvicorn (needs wrk)
 	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" \
 		--ours "$(abspath $(VENV))/bin/granian-uring" $(ARGS)
 
+access-log-cost: toolchain ## instructions per request with and without the access log (needs valgrind)
+	cargo build --locked --release --example hello
+	python3 benches/access_log.py --most 5
+
 clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust sim test-python test-systemd fix
+.PHONY: test-rust sim fuzz test-python test-systemd fix access-log-cost

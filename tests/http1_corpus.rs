@@ -7,136 +7,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test may fail where they stand")]
 
-use granian_uring::http1::{
-    AutomaticHeaders, BodyLength, Connection, Event, Limits, RequestHead, Version,
-};
-use std::fmt::Write;
+mod http1;
+
+use http1::transcript::{Transcript, transcribe};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Small, so that a file can exceed each of them.
-const LIMITS: Limits = Limits {
-    head_bytes: 1024,
-    header_count: 20,
-    target_bytes: 128,
-    chunk_line_bytes: 32,
-    trailer_bytes: 100,
-    body_bytes: Some(300),
-};
-
-const NO_HEADERS: AutomaticHeaders<'static> = AutomaticHeaders { date: None, server: None };
-
-/// A connection that answers every request and writes down what it is told.
-struct Transcript {
-    connection: Connection,
-    text: String,
-    body: Vec<u8>,
-    unconsumed: Vec<u8>,
-    requests_ended: usize,
-    is_over: bool,
-}
-
-impl Transcript {
-    fn new() -> Self {
-        Self {
-            connection: Connection::new(LIMITS),
-            text: String::new(),
-            body: Vec::new(),
-            unconsumed: Vec::new(),
-            requests_ended: 0,
-            is_over: false,
-        }
-    }
-
-    /// Takes in the next bytes; stops for good after `stop_after` requests, or an error.
-    fn feed(&mut self, bytes: &[u8], stop_after: usize) {
-        let buffer = [&self.unconsumed[..], bytes].concat();
-        let mut input = &buffer[..];
-        while !self.is_over && self.requests_ended < stop_after {
-            match self.connection.next_event(&mut input) {
-                Ok(None) => break,
-                Ok(Some(Event::Body(piece))) => {
-                    assert!(!piece.is_empty(), "an empty piece of a body");
-                    self.body.extend_from_slice(piece);
-                }
-                Ok(Some(Event::Request(head))) => write_head(&head, &mut self.text),
-                Ok(Some(Event::End)) => self.end(),
-                Err(error) => {
-                    let again = self.connection.next_event(&mut input);
-                    assert_eq!(again, Err(error), "an error is final");
-                    self.fail(error);
-                }
-            }
-        }
-        self.unconsumed = input.to_vec();
-    }
-
-    fn end(&mut self) {
-        self.flush_body();
-        let mut out = Vec::new();
-        self.connection.start_response(200, std::iter::empty(), &NO_HEADERS).unwrap();
-        self.connection.send_body(0, true, &mut out).unwrap();
-        self.requests_ended += 1;
-        let lives = self.connection.keeps_alive();
-        self.text += if lives { "end, keeps alive\n" } else { "end, closes\n" };
-        assert_eq!(self.connection.next_cycle().is_ok(), lives);
-        self.is_over = !lives;
-    }
-
-    fn fail(&mut self, error: granian_uring::http1::ProtocolError) {
-        self.flush_body();
-        writeln!(self.text, "error {} {error}", error.status()).unwrap();
-        self.is_over = true;
-    }
-
-    fn flush_body(&mut self) {
-        if !self.body.is_empty() {
-            writeln!(self.text, "body \"{}\"", self.body.escape_ascii()).unwrap();
-            self.body.clear();
-        }
-    }
-
-    /// The client closes its side.
-    fn finish(&mut self) {
-        if !self.is_over
-            && let Err(error) = self.connection.end_of_input(self.unconsumed.len())
-        {
-            self.fail(error);
-        }
-    }
-}
-
-fn write_head(head: &RequestHead, text: &mut String) {
-    let version = if head.version() == Version::Http10 { "1.0" } else { "1.1" };
-    let target = head.target().escape_ascii();
-    writeln!(text, "{} {target} HTTP/{version}", head.method()).unwrap();
-    let (path, query) = (head.path().escape_ascii(), head.query().escape_ascii());
-    writeln!(text, "path \"{path}\" query \"{query}\"").unwrap();
-    for (name, value) in head.headers() {
-        writeln!(text, "header {} \"{}\"", name.escape_ascii(), value.escape_ascii()).unwrap();
-    }
-    match head.body_length() {
-        BodyLength::None => (),
-        BodyLength::Length(length) => writeln!(text, "length {length}").unwrap(),
-        BodyLength::Chunked => text.push_str("chunked\n"),
-    }
-    if head.expects_continue() {
-        text.push_str("expects 100-continue\n");
-    }
-    if head.is_upgrade() {
-        text.push_str("upgrade\n");
-    }
-}
-
-/// What is understood when `pieces` arrive one by one and the client then closes its side.
-fn transcribe<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut transcript = Transcript::new();
-    for piece in pieces {
-        transcript.feed(piece, usize::MAX);
-    }
-    transcript.finish();
-    transcript.text
-}
 
 /// The cases of one directory: path, content.
 fn cases(directory: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -145,7 +20,7 @@ fn cases(directory: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths: Vec<PathBuf> =
         paths.filter(|path| path.extension().is_some_and(|name| name == "http")).collect();
     paths.sort();
-    assert!(paths.len() > 50, "{} has {} cases", root.display(), paths.len());
+    assert!(paths.len() > 100, "{} has {} cases", root.display(), paths.len());
     let read = |path: PathBuf| {
         let content = fs::read(&path).unwrap();
         (path, content)
@@ -177,11 +52,16 @@ fn valid_requests_are_understood() {
         let text = check(&path, &content);
         assert!(!text.contains("error"), "{}: {text}", path.display());
         let requests = text.matches("\nend").count();
+        // What came after a request that closes is nobody's.
+        let mut alone = Transcript::new();
+        alone.feed(&content, requests);
+        assert!(alone.unconsumed.is_empty() || alone.is_over, "{}", path.display());
         for tail in [&b"GET"[..], b"\r\n\r\n", b"0\r\n\r\n", b"\0\n"] {
             let mut transcript = Transcript::new();
             transcript.feed(&[&content, tail].concat(), requests);
             assert_eq!(transcript.text, text, "{}: with a tail", path.display());
-            assert_eq!(transcript.unconsumed, tail, "{}: the tail", path.display());
+            let rest = [&alone.unconsumed, tail].concat();
+            assert_eq!(transcript.unconsumed, rest, "{}: the tail", path.display());
         }
     }
 }
@@ -197,6 +77,46 @@ fn invalid_requests_are_refused() {
             let tail = b"\r\n\r\nGET / HTTP/1.1\r\n\r\n";
             let followed = transcribe([&[&content, &tail[..]].concat()[..]]);
             assert_eq!(followed, text, "{}: with a tail", path.display());
+        }
+    }
+}
+
+/// Whether `name` is what `pattern` says, in which a `*` stands for anything.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    name.char_indices().any(|(index, _)| matches(rest, &name[index..])) || matches(rest, "")
+}
+
+#[test]
+fn every_case_is_of_a_rule_and_every_rule_has_its_cases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = fs::read_to_string(root.join("tests/corpus/http1/README.md")).unwrap();
+    let is_name = |word: &&str| {
+        *word != "*"
+            && word.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'*'))
+    };
+    let named: Vec<&str> = rules.split('`').skip(1).step_by(2).filter(is_name).collect();
+    let unit = fs::read_to_string(root.join("src/http1/tests.rs")).unwrap();
+    let cases = [cases("valid"), cases("invalid")].concat();
+    let cases: Vec<&str> =
+        cases.iter().map(|(path, _)| path.file_stem().unwrap().to_str().unwrap()).collect();
+    for case in &cases {
+        assert!(named.iter().any(|name| matches(name, case)), "{case} is of no rule in README.md");
+    }
+    for name in named {
+        let is_case = cases.iter().any(|case| matches(name, case));
+        let is_test = unit.contains(&format!("fn {name}("));
+        assert!(is_case || is_test || !name.contains('_'), "README.md: no case {name}");
+    }
+}
+
+#[test]
+fn no_case_is_there_twice() {
+    let mut seen = std::collections::HashMap::new();
+    for (path, content) in [cases("valid"), cases("invalid")].concat() {
+        if let Some(first) = seen.insert(content, path.clone()) {
+            panic!("{} and {} are the same bytes", first.display(), path.display());
         }
     }
 }

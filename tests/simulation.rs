@@ -14,9 +14,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
-use granian_uring::config::{Config, Timeouts};
+use granian_uring::access_log::{AccessLog, Format, Lines};
+use granian_uring::config::{Config, Overload, Timeouts};
+use granian_uring::http1::Limits;
 use granian_uring::proactor::simulated::{ClientId, Random, Sight, Simulated, World};
-use granian_uring::proactor::{ListenerId, Payload, Proactor};
+use granian_uring::proactor::{ListenerId, Payload, Proactor, StreamId};
 use granian_uring::server::{Body, Event, Left, Progress, Reading, RequestId, SendError, Server};
 
 /// Seeds of an ordinary run.
@@ -28,22 +30,57 @@ const IDLE_TURNS: usize = 50;
 /// Nothing may wait longer than this: more than all timeouts that can follow one another.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LISTENERS: u32 = 2;
+/// What the application sends at once at the most, and what the server may hold of it: as much again
+/// as it takes before a sender has to wait.
+const PIECE_BYTES: usize = 90_000;
+const OUTPUT_BYTES: usize = 64 * 1024 + PIECE_BYTES + 1000;
+/// What one receive brings.
+const RECEIVE_BYTES: usize = 2048;
+const ACCESS_FORMAT: &str = "%(connection)d %(connection_requests)d %(target)s %(status)d \
+                             %(completion)s %(body_bytes)d";
 
 /// Far above what a well-behaved client needs, so that no timeout hits one by chance; the clock is
 /// virtual, so they cost nothing.
 fn timeouts() -> Timeouts {
     Timeouts {
+        first_byte: Duration::from_secs(3),
         head: Duration::from_secs(3),
         keep_alive: Duration::from_secs(5),
         body: Duration::from_secs(4),
         write: Duration::from_secs(4),
         linger: Duration::from_secs(2),
+        body_min_rate: 240,
+        request: None,
         half_close: Duration::from_secs(1),
         close_frame: Duration::from_secs(1),
         drain_idle: Duration::from_millis(100),
         drain_first: Duration::from_secs(1),
         drain_write: Duration::from_secs(1),
         drain_linger: Duration::from_millis(1500),
+    }
+}
+
+/// Any of the settings may be tight.
+fn config(random: &mut Random) -> Config {
+    let small = |random: &mut Random, usual: usize| {
+        if random.one_in(4) { between(random, 1, 3) } else { usual }
+    };
+    let mut timeouts = timeouts();
+    timeouts.request = random.one_in(6).then_some(Duration::from_millis(1500));
+    let limits = Limits {
+        body_bytes: random.one_in(6).then_some(1500),
+        head_bytes: if random.one_in(4) { 400 } else { Limits::default().head_bytes },
+        ..Limits::default()
+    };
+    Config {
+        backpressure: small(random, 1000),
+        overload: if random.one_in(3) { Overload::Refuse } else { Overload::Wait },
+        max_connections: small(random, 1000),
+        keep_alive: !random.one_in(10),
+        pipeline_depth: small(random, 16),
+        limits,
+        timeouts,
+        ..Config::default()
     }
 }
 
@@ -101,8 +138,22 @@ struct Plan {
     /// The server had ended its side by then.
     too_late: bool,
     outcome: Option<Outcome>,
+    /// How its client was left when it had taken too long.
+    timed_out: Option<Left>,
     /// What the application gave out.
     given: usize,
+    /// Whether the answer has to say that the connection closes, once its head is given out.
+    closes: Option<bool>,
+}
+
+impl Plan {
+    fn is_chunked(&self) -> bool {
+        self.wire.windows(9).any(|part| part == b": chunked")
+    }
+
+    fn is_longer_than(&self, most: Option<u64>) -> bool {
+        most.is_some_and(|most| self.body.len() as u64 > most)
+    }
 }
 
 /// How the application and the server left a request.
@@ -146,7 +197,7 @@ enum Reader {
 
 fn answer_script(random: &mut Random) -> Vec<Step> {
     let length = |random: &mut Random| match random.below(40) {
-        0 => between(random, 60_000, 90_000),
+        0 => between(random, 60_000, PIECE_BYTES),
         1..=6 => between(random, 3000, 12_000),
         7..=10 => 0,
         _ => random.below(300),
@@ -252,7 +303,18 @@ fn plan(random: &mut Random, id: usize) -> Plan {
         wire.extend(&body);
     }
     let script = script(random);
-    Plan { method, body, wire, script, sent_at: None, too_late: false, outcome: None, given: 0 }
+    Plan {
+        method,
+        body,
+        wire,
+        script,
+        sent_at: None,
+        too_late: false,
+        outcome: None,
+        timed_out: None,
+        given: 0,
+        closes: None,
+    }
 }
 
 struct Client {
@@ -333,18 +395,40 @@ fn client(random: &mut Random, now: Instant, plans: &mut Vec<Plan>) -> Client {
     client
 }
 
+/// From somewhere on, the client sends single bytes, long after one another.
+fn drip(random: &mut Random, actions: &mut VecDeque<Action>) {
+    let rest = actions.split_off(random.below(actions.len() + 1));
+    let pause = between(random, 100, 900);
+    for action in rest {
+        let Action::Send(bytes) = action else {
+            actions.push_back(action);
+            continue;
+        };
+        let (single, others) = bytes.split_at(bytes.len().min(30));
+        for byte in single {
+            actions.extend([Action::Sleep(pause), Action::Send(vec![*byte])]);
+        }
+        actions.push_back(Action::Send(others.to_vec()));
+    }
+}
+
 /// How the client leaves, if it does.
 fn give_an_end(random: &mut Random, client: &mut Client) {
     let all = client.requests.len();
     let actions = &mut client.actions;
     let anywhere = random.below(actions.len() + 1);
-    match random.below(14) {
+    match random.below(15) {
         0 => actions.push_back(Action::Shutdown),
+        14 => {
+            drip(random, actions);
+            client.strict = false;
+        }
         1 => {
             client.tail = Tail::Garbage;
-            let garbage: [&[u8]; 3] =
-                [b"\0\x01\x02\r\n\r\n", b"GET /\r\n\r\n", b"G T / HTTP/9\r\n\r\n"];
-            actions.push_back(Action::Send(garbage[random.below(3)].to_vec()));
+            let long = [b"GET /".as_slice(), &[b'x'; 9000]].concat();
+            let garbage: [&[u8]; 4] =
+                [b"\0\x01\x02\r\n\r\n", b"GET /\r\n\r\n", b"G T / HTTP/9\r\n\r\n", &long];
+            actions.push_back(Action::Send(garbage[random.below(4)].to_vec()));
         }
         2 => {
             client.tail = Tail::PartialHead;
@@ -527,7 +611,14 @@ enum Then {
 }
 
 impl Task {
-    fn step(&mut self, server: &mut Server<Simulated>, plan: &mut Plan, shares: bool) -> Then {
+    /// `shares`: bodies are sent from where they are; `closes`: an answer that begins now has to say
+    /// that it is the last.
+    fn step(
+        &mut self,
+        server: &mut Server<Simulated>,
+        plan: &mut Plan,
+        (shares, closes): (bool, bool),
+    ) -> Then {
         let now = server.proactor().now();
         let Some(step) = plan.script.get(self.step).copied() else { return Then::Leave };
         match step {
@@ -561,7 +652,7 @@ impl Task {
             }
             Step::Send { length, more } => {
                 self.step += 1;
-                self.send(server, plan, (length, more), shares)
+                self.send(server, plan, (length, more), (shares, closes))
             }
         }
     }
@@ -606,7 +697,7 @@ impl Task {
         server: &mut Server<Simulated>,
         plan: &mut Plan,
         (length, more): (usize, bool),
-        shares: bool,
+        (shares, closes): (bool, bool),
     ) -> Then {
         let bytes = pattern(self.plan, self.sent + length).split_off(self.sent);
         let body = if shares { Body::Shared(Box::new(Bytes(bytes))) } else { Body::Copied(&bytes) };
@@ -614,6 +705,7 @@ impl Task {
             Ok(progress) => {
                 self.sent += length;
                 plan.given = self.sent;
+                plan.closes.get_or_insert(closes);
                 self.whole = !more;
                 if progress == Progress::Wait {
                     assert_eq!(server.room(self.request), Ok(Progress::Wait));
@@ -646,11 +738,16 @@ struct Simulation {
     random: Random,
     world: World,
     server: Server<Simulated>,
+    lines: Lines,
     config: Config,
     plans: Vec<Plan>,
     clients: Vec<Client>,
     tasks: Vec<Task>,
     requests: HashSet<RequestId>,
+    /// Their plans, as far as the application took them.
+    given: HashMap<RequestId, usize>,
+    /// Requests of each connection that were given out in this turn.
+    begun: HashMap<StreamId, usize>,
     drain_at: Option<Instant>,
     drained_at: Option<Instant>,
     cut_at: Option<Instant>,
@@ -658,6 +755,8 @@ struct Simulation {
     /// Times that draining was told to be over.
     told: usize,
     shortages: usize,
+    /// Accepts that may fail meanwhile: more are no rest.
+    attempts: usize,
     refused_accepts: usize,
     start: Instant,
     progress_at: Instant,
@@ -669,19 +768,14 @@ impl Simulation {
         let mut random = Random::new(seed ^ 0x5eed);
         let proactor = Simulated::new(seed);
         let (world, now) = (proactor.world(), proactor.now());
-        let small = |random: &mut Random| {
-            if random.one_in(4) { between(random, 1, 3) } else { 1000 }
-        };
-        let config = Config {
-            backpressure: small(&mut random),
-            max_connections: small(&mut random),
-            timeouts: timeouts(),
-            ..Config::default()
-        };
+        let config = config(&mut random);
         let mut server = Server::new(proactor, config.clone());
         for _ in 0..LISTENERS {
             server.add_listener(World::listening_socket()).unwrap();
         }
+        let format = Format::compile(Some(ACCESS_FORMAT), false, false).unwrap();
+        let (log, lines) = AccessLog::new(format);
+        server.log_access(log);
         server.start_accepting();
         let mut plans = Vec::new();
         let count = between(&mut random, 1, 6);
@@ -693,17 +787,21 @@ impl Simulation {
             random,
             world,
             server,
+            lines,
             config,
             plans,
             clients,
             tasks: Vec::new(),
             requests: HashSet::new(),
+            given: HashMap::new(),
+            begun: HashMap::new(),
             drain_at,
             drained_at: None,
             cut_at,
             was_cut: false,
             told: 0,
             shortages: 0,
+            attempts: 0,
             refused_accepts: 0,
             start: now,
             progress_at: now,
@@ -732,6 +830,7 @@ impl Simulation {
             let pending = self.act();
             if self.is_over() {
                 self.read_rest();
+                self.judge_log();
                 return self.judge();
             }
             let now = self.now();
@@ -810,9 +909,15 @@ impl Simulation {
         }
         if self.random.one_in(200) && self.drained_at.is_none() {
             let listener = ListenerId(u32::try_from(self.random.below(2)).unwrap());
-            let errno = [libc::EMFILE, libc::ECONNABORTED][self.random.below(2)];
-            self.shortages += usize::from(errno == libc::EMFILE);
-            self.world.fail_accept(listener, errno);
+            if self.random.one_in(2) {
+                self.world.fail_accept(listener, libc::ECONNABORTED);
+            } else {
+                let length = between(&mut self.random, 1, 500);
+                self.world.exhaust_descriptors(milliseconds(length));
+                self.shortages += 1;
+                // One each 100 ms for each listener, at both ends, and in the sweep.
+                self.attempts += (length / 100 + 3) * LISTENERS as usize;
+            }
         }
         let mut pending = false;
         for index in 0..self.clients.len() {
@@ -928,6 +1033,7 @@ impl Simulation {
 
     /// Let the application take what is there and go on with what can go on.
     fn serve(&mut self) {
+        self.begun.clear();
         // Sometimes the application is slow to look.
         let mut looks = between(&mut self.random, 1, 20);
         while looks > 0
@@ -948,6 +1054,9 @@ impl Simulation {
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
                 Event::Refused(..) | Event::Unproxied(..) => panic!("nobody asked for reports"),
                 Event::WebSocket(..) => panic!("nobody asked for a WebSocket"),
+                Event::AccessLost(lines) => panic!("{lines} lines of the access log are lost"),
+                Event::Overloaded => assert_eq!(self.config.overload, Overload::Refuse),
+                Event::TimedOut(request, left) => self.time_out(request, left),
             }
         }
         let now = self.now();
@@ -964,11 +1073,19 @@ impl Simulation {
             assert_eq!(self.server.finish(request), Left::Answered);
             return;
         };
+        // Only here: the number may have been that of an earlier connection, too.
+        let begun = self.begun.entry(request.stream()).or_insert(0);
+        *begun += 1;
+        // One may have waited since the last turn.
+        assert!(*begun <= self.config.pipeline_depth + 1, "a connection had more than its share");
         let path = std::str::from_utf8(&taken.head.path()[1..]).unwrap();
         let plan: usize = path.parse().unwrap();
         assert_eq!(taken.head.method(), self.plans[plan].method);
+        let long = self.plans[plan].is_longer_than(self.config.limits.body_bytes);
+        assert!(!long || self.plans[plan].is_chunked(), "the application got a body too long");
         let known = self.tasks.iter().any(|task| task.plan == plan);
         assert!(!known && self.plans[plan].outcome.is_none(), "request {plan} came twice");
+        self.given.insert(request, plan);
         self.tasks.push(Task {
             request,
             plan,
@@ -984,6 +1101,19 @@ impl Simulation {
         self.go_on(self.tasks.len() - 1);
     }
 
+    fn time_out(&mut self, request: RequestId, left: Left) {
+        assert!(self.config.timeouts.request.is_some());
+        assert_eq!(self.server.read_body(request), Reading::Disconnected);
+        // One that waits for its turn has no plan, one that was told by other news no task.
+        let Some(&plan) = self.given.get(&request) else { return };
+        self.plans[plan].timed_out = Some(left);
+        let Some(index) = self.tasks.iter().position(|task| task.request == request) else {
+            return;
+        };
+        self.tasks[index].wake_at = None;
+        self.go_on(index);
+    }
+
     fn wake(&mut self, request: RequestId, news: Waits) {
         assert!(self.requests.contains(&request), "news of a request that nobody knows");
         let Some(index) = self.tasks.iter().position(|task| task.request == request) else {
@@ -997,10 +1127,11 @@ impl Simulation {
     /// Steps of a task until it waits or is over.
     fn go_on(&mut self, index: usize) {
         let shares = self.random.one_in(3);
+        let closes = self.drained_at.is_some() || !self.config.keep_alive;
         loop {
             let task = &mut self.tasks[index];
             task.waits = Waits::No;
-            match task.step(&mut self.server, &mut self.plans[task.plan], shares) {
+            match task.step(&mut self.server, &mut self.plans[task.plan], (shares, closes)) {
                 Then::Next => {}
                 Then::Wait => return,
                 Then::Leave => break,
@@ -1023,10 +1154,63 @@ impl Simulation {
         // Each listener may have an accept armed while one place is left; the sweep has no limit.
         let most = self.config.max_connections + LISTENERS as usize - 1;
         assert!(self.drained_at.is_some() || census.connections <= most);
+        let (input, output) = self.server.most_held();
+        let most = self.config.limits.head_bytes + RECEIVE_BYTES;
+        assert!(input <= most, "{input} bytes of input are held");
+        assert!(output <= OUTPUT_BYTES, "{output} bytes of output are held");
+    }
+
+    fn may_answer_503(&self, plan: &Plan) -> bool {
+        let config = &self.config;
+        plan.outcome.is_none_or(|_| plan.timed_out == Some(Left::Refused))
+            && (config.overload == Overload::Refuse || config.timeouts.request.is_some())
+    }
+
+    /// Each request has one line in the access log, and it says how the request ended.
+    fn judge_log(&mut self) {
+        assert_eq!(self.server.close_access_log(), 0);
+        let mut lines = Vec::new();
+        while let Some(text) = self.lines.next() {
+            lines.extend(std::str::from_utf8(text).unwrap().lines().map(str::to_owned));
+        }
+        let (mut places, mut logged) = (HashSet::new(), HashSet::new());
+        for line in &lines {
+            let [connection, number, target, status, completion, bytes]: [&str; 6] =
+                line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            assert!(places.insert((connection, number)), "twice in the log: {line}");
+            let status: u16 = status.parse().unwrap();
+            let Some(Ok(request)) = target.strip_prefix('/').map(str::parse::<usize>) else {
+                assert!(target == "-" && status >= 400, "{line}");
+                continue;
+            };
+            assert!(logged.insert(request), "request {request} is twice in the log: {line}");
+            let plan = &self.plans[request];
+            match plan.outcome {
+                Some(Outcome::Whole) => {
+                    assert_eq!(status, 200, "{line}");
+                    let given = if plan.method == "HEAD" { 0 } else { plan.given };
+                    assert_eq!(bytes, given.to_string(), "{line}");
+                }
+                // Too many at once, or out of time.
+                _ if status == 503 => assert!(self.may_answer_503(plan), "{line}"),
+                Some(Outcome::Refused) => assert_eq!(status, 500, "{line}"),
+                Some(Outcome::Aborted) => assert_eq!((status, completion), (200, "-"), "{line}"),
+                Some(Outcome::Gone) => {
+                    assert!(completion == "-" || status >= 400, "{line}");
+                }
+                None => assert_eq!((status, completion), (499, "-"), "{line}"),
+            }
+        }
+        for (request, plan) in self.plans.iter().enumerate() {
+            let is_over = plan.outcome.is_some();
+            assert!(!is_over || logged.contains(&request), "request {request} is not in the log");
+        }
     }
 
     fn judge(&self) {
         assert!(self.refused_accepts <= self.shortages);
+        let attempts = self.world.accepts_exhausted();
+        assert!(attempts <= self.attempts, "{attempts} accepts without a descriptor");
         for (index, client) in self.clients.iter().enumerate() {
             let ended = client.sight == Sight::End;
             let answers = read_answers(&client.got, &self.plans, &client.requests, ended);
@@ -1048,12 +1232,18 @@ impl Simulation {
         };
         let plan = &self.plans[request];
         if answer.id.is_none() {
-            let refused = plan.outcome == Some(Outcome::Refused) && answer.status == 500;
+            let right = match answer.status {
+                500 => plan.outcome == Some(Outcome::Refused),
+                413 => plan.is_longer_than(self.config.limits.body_bytes),
+                503 => self.may_be_put_off(plan),
+                _ => false,
+            };
             let broken = plan.sent_at.is_none() || !client.strict;
-            assert!(refused || broken, "request {request} got a {}", answer.status);
+            assert!(right || broken, "request {request} got a {}", answer.status);
             return assert!(answer.close, "a refusal closes");
         }
         assert_eq!((answer.id, answer.status), (Some(request), 200), "the answers are mixed up");
+        assert!(answer.close || plan.closes != Some(true), "{request}: no word of the close");
         if plan.method == "HEAD" {
             // Whole as soon as its head has come.
             return;
@@ -1069,6 +1259,13 @@ impl Simulation {
         assert_eq!(answer.body, pattern(request, length), "request {request} got wrong bytes");
     }
 
+    /// Whether a 503 is right: there were too many requests, or this one took too long.
+    fn may_be_put_off(&self, plan: &Plan) -> bool {
+        let waited = plan.outcome.is_none() && self.config.timeouts.request.is_some();
+        let refused = plan.outcome.is_none() && self.config.overload == Overload::Refuse;
+        refused || waited || plan.timed_out == Some(Left::Refused)
+    }
+
     /// Every request that was sent in full has a whole answer, unless the server said close or
     /// the application aborted.
     fn judge_losses(&self, index: usize, client: &Client, answers: &[Answer]) {
@@ -1077,7 +1274,13 @@ impl Simulation {
         let resets = |&request: &usize| {
             let plan = &self.plans[request];
             let begun = matches!(plan.script.first(), Some(Step::Start { .. }));
-            plan.outcome == Some(Outcome::Aborted) || (plan.sent_at.is_none() && begun)
+            // Its end is not looked for where the application does not read it, and then a close
+            // that was not announced is the client's own fault.
+            let long = plan.is_longer_than(self.config.limits.body_bytes) && plan.is_chunked();
+            plan.outcome == Some(Outcome::Aborted)
+                || plan.timed_out == Some(Left::Aborted)
+                || (plan.sent_at.is_none() && begun)
+                || long
         };
         if client.requests.iter().any(resets) {
             return;

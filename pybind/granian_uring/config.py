@@ -10,6 +10,7 @@ Not here: what an option does. The words are Granian's where Granian has them.
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import click
 __all__ = ["GROUPS", "LATER", "OPTIONS", "LaterWord", "NotYet", "Option", "Settings"]
 
 # Sections of --help and of docs/options.md, in order.
-GROUPS = ("Sockets", "Application", "Requests", "Proxy", "Logging", "Process")
+GROUPS = ("Sockets", "Application", "Requests", "HTTP/1.1", "Proxy", "Logging", "Process")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,17 @@ class PathPrefix(click.ParamType[str]):
         return prefix
 
 
+class HeaderName(click.ParamType[str]):
+    """The name of a header: a token, RFC 9110 §5.6.2."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", str(value)):
+            self.fail(f"{value!r} is not the name of a header.", param, ctx)
+        return str(value)
+
+
 class Seconds(click.FloatRange):
     """A time in seconds, with fractions."""
 
@@ -141,6 +153,9 @@ def option(
     return dataclasses.field(default=() if repeatable else default, metadata=declared)
 
 
+# A stage of a connection always ends; the clock is precise to a thirtieth of a second.
+_STAGE = Seconds(min=0.1, max=86400)
+_BYTES = click.IntRange(min=1, max=2**31 - 1)
 _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 _FILE = click.Path(dir_okay=False, resolve_path=True, path_type=Path)
 _READABLE_FILE = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
@@ -261,12 +276,19 @@ class Settings:
     )
 
     backpressure: int = option(
-        "How many requests run at once in a worker; the rest wait. Idle connections do not count.",
+        "How many requests run at once in a worker; see --overload. Idle connections do not count.",
         group="Requests",
         type=click.IntRange(min=1, max=2**31 - 1),
         default=1024,
         unit="requests",
         native="backpressure",
+    )
+    overload: str = option(
+        "Requests beyond --backpressure wait, or are refused at once with 503 and Retry-After.",
+        group="Requests",
+        type=click.Choice(["wait", "refuse"]),
+        default="wait",
+        native="overload",
     )
     max_connections: int | None = option(
         "How many connections a worker holds open; more wait in the kernel's queue.",
@@ -275,6 +297,24 @@ class Settings:
         shown_default="what RLIMIT_NOFILE allows",
         unit="connections",
         native="max_connections",
+    )
+    request_timeout: float | None = option(
+        "How long a request may take, from its head to the end of the answer; then it gets a 503, "
+        "or a reset if the answer has begun, and its task is cancelled.",
+        group="Requests",
+        type=_STAGE,
+        shown_default="no limit",
+        unit="seconds",
+        native="request_timeout",
+    )
+    max_body_size: int | None = option(
+        "The longest request body; a longer one gets a 413, before it is read if its length is "
+        "told.",
+        group="Requests",
+        type=click.IntRange(min=0, max=2**63 - 1),
+        shown_default="no limit",
+        unit="bytes",
+        native="max_body_size",
     )
     graceful_timeout: float = option(
         "How long a drain may last; then the requests still running are cut.",
@@ -289,6 +329,112 @@ class Settings:
         type=click.BOOL,
         default=True,
         native="default_headers",
+    )
+
+    http1_keep_alive: bool = option(
+        "Take further requests on a connection; without it every answer closes.",
+        group="HTTP/1.1",
+        type=click.BOOL,
+        default=True,
+        native="http1_keep_alive",
+    )
+    http1_pipeline_depth: int = option(
+        "How many pipelined requests of one connection begin before it is the others' turn.",
+        group="HTTP/1.1",
+        type=click.IntRange(min=1, max=1024),
+        default=16,
+        unit="requests",
+        native="http1_pipeline_depth",
+    )
+    http1_buffer_size: int = option(
+        "The longest head, request line and headers, else 431; and how much unread input of a "
+        "connection is held before no more is received.",
+        group="HTTP/1.1",
+        type=click.IntRange(min=8192, max=2**31 - 1),
+        default=65536,
+        unit="bytes",
+        native="http1_buffer_size",
+    )
+    http1_max_headers: int = option(
+        "The most header lines of a request; more get a 431.",
+        group="HTTP/1.1",
+        type=click.IntRange(min=1, max=256),
+        default=100,
+        unit="lines",
+        native="http1_max_headers",
+    )
+    http1_max_target_size: int = option(
+        "The longest request target; a longer one gets a 414.",
+        group="HTTP/1.1",
+        type=_BYTES,
+        default=8192,
+        unit="bytes",
+        native="http1_max_target_size",
+    )
+    http1_max_trailer_size: int = option(
+        "The longest trailer section of a chunked body; a longer one gets a 431.",
+        group="HTTP/1.1",
+        type=_BYTES,
+        default=8192,
+        unit="bytes",
+        native="http1_max_trailer_size",
+    )
+    http1_first_byte_timeout: float = option(
+        "From the connection to its first byte; then it is closed.",
+        group="HTTP/1.1",
+        type=_STAGE,
+        default=30.0,
+        unit="seconds",
+        native="http1_first_byte_timeout",
+    )
+    http1_header_read_timeout: int = option(
+        "From the first byte of a request to the end of its head; then 408.",
+        group="HTTP/1.1",
+        type=click.IntRange(min=1, max=60000),
+        default=30000,
+        unit="milliseconds",
+        native="http1_header_read_timeout",
+    )
+    http1_keep_alive_timeout: float = option(
+        "From an answer to the next request of the connection; then it is closed.",
+        group="HTTP/1.1",
+        type=_STAGE,
+        default=75.0,
+        unit="seconds",
+        native="http1_keep_alive_timeout",
+    )
+    http1_body_timeout: float = option(
+        "Without a byte of a body that the application waits for; then 408.",
+        group="HTTP/1.1",
+        type=_STAGE,
+        default=60.0,
+        unit="seconds",
+        native="http1_body_timeout",
+    )
+    http1_body_min_rate: int = option(
+        "What such a body has to make a second: the waiting for it may add up to "
+        "--http1-body-timeout and a second for each so many bytes; then 408. 0 is no minimum.",
+        group="HTTP/1.1",
+        type=click.IntRange(min=0, max=2**31 - 1),
+        default=240,
+        unit="bytes",
+        native="http1_body_min_rate",
+    )
+    http1_write_timeout: float = option(
+        "Without a byte taken by a client for whom there is an answer; then a reset.",
+        group="HTTP/1.1",
+        type=_STAGE,
+        default=60.0,
+        unit="seconds",
+        native="http1_write_timeout",
+    )
+    http1_linger_timeout: float = option(
+        "From our last byte to the client's close; then we close.",
+        group="HTTP/1.1",
+        type=_STAGE,
+        default=2.0,
+        unit="seconds",
+        native="http1_linger_timeout",
     )
 
     proxy_headers: bool = option(
@@ -373,10 +519,23 @@ class Settings:
         environment="GRANIAN_LOG_ACCESS_ENABLED",
     )
     access_log_fmt: str | None = option(
-        "The line's %-format, over Granian's ten atoms.",
+        "The line's %-format, or default, common or combined; see docs/logging.md.",
         group="Logging",
         environment="GRANIAN_LOG_ACCESS_FMT",
-        shown_default="addr, time, request, status and dt_ms",
+        shown_default="default",
+    )
+    access_log_json: bool = option(
+        "Make each line a JSON object; its keys are the atoms that the format names.",
+        group="Logging",
+        type=click.BOOL,
+        default=False,
+        environment="GRANIAN_LOG_ACCESS_JSON",
+    )
+    request_id_header: str | None = option(
+        "See to it that each request has an id in this header: the client's, or one that is made.",
+        group="Logging",
+        type=HeaderName(),
+        native="request_id_header",
     )
 
     pid_file: Path | None = option(
@@ -468,14 +627,6 @@ LATER = (
     _later("--runtime-mode", _ONE_PROCESS, accepted=("auto", "st")),
     _later("--loop", _OUR_LOOP, accepted=("auto", "uring")),
     _later("--task-impl", "tasks are asyncio's own: asyncio", accepted=("asyncio",)),
-    _later("--http1-buffer-size", "the limits are fixed: leave the word out"),
-    _later("--http1-header-read-timeout", "the time limits are fixed: leave the word out"),
-    _later(
-        "--http1-keep-alive",
-        "let a proxy close the connections",
-        accepted=("on",),
-        switch=True,
-    ),
     _later(
         "--http1-pipeline-flush",
         "pipelined responses are sent together anyway: leave the word out",

@@ -4,9 +4,8 @@
 //! a `RuntimeError` in its words. Here messages are taken apart and put together.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use granian_uring::proactor::{FileRange, Payload};
 use granian_uring::server::{Body, Left, Progress, Reading, RequestId};
@@ -45,33 +44,16 @@ pub struct Exchange {
     told_gone: AtomicBool,
     /// Until the last of them is there.
     trailers: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
-    access: Option<Access>,
-}
-
-/// What the access log wants to know.
-struct Access {
-    /// Until it is logged: an application may keep us in its scope, and that circle would last.
-    scope: Mutex<Option<Py<PyDict>>>,
-    begun: Instant,
-    status: AtomicU16,
-    body_bytes: AtomicU64,
 }
 
 impl Exchange {
-    pub fn new(worker: Py<Worker>, id: RequestId, logged: Option<Py<PyDict>>) -> Self {
-        let access = logged.map(|scope| Access {
-            scope: Mutex::new(Some(scope)),
-            begun: Instant::now(),
-            status: AtomicU16::new(0),
-            body_bytes: AtomicU64::new(0),
-        });
+    pub fn new(worker: Py<Worker>, id: RequestId) -> Self {
         Self {
             worker,
             id,
             progress: AtomicU8::new(FRESH),
             told_gone: AtomicBool::new(false),
             trailers: Mutex::default(),
-            access,
         }
     }
 
@@ -116,9 +98,6 @@ impl Exchange {
         let trailers = flag(message, intern!(py, "trailers"))?;
         let started = if trailers { STARTED_WITH_TRAILERS } else { STARTED };
         self.progress.store(started, Ordering::Relaxed);
-        if let Some(access) = &self.access {
-            access.status.store(status, Ordering::Relaxed);
-        }
         Ok(())
     }
 
@@ -129,22 +108,16 @@ impl Exchange {
             Some(body) => body_bytes(body)?,
             None => PyBytes::new(py, b""),
         };
-        let length = bytes.as_bytes().len();
-        if length >= SHARED_BODY_BYTES {
+        if bytes.as_bytes().len() >= SHARED_BODY_BYTES {
             let payload = Box::new(SharedBytes::new(&bytes));
-            Self::give_out(slf, Body::Shared(payload), length, more)
+            Self::give_out(slf, Body::Shared(payload), more)
         } else {
-            Self::give_out(slf, Body::Copied(bytes.as_bytes()), length, more)
+            Self::give_out(slf, Body::Copied(bytes.as_bytes()), more)
         }
     }
 
     /// Send a piece of the body, the last one unless there is `more` or trailers follow.
-    fn give_out(
-        slf: &Bound<'_, Self>,
-        body: Body<'_>,
-        length: usize,
-        more: bool,
-    ) -> PyResult<Py<PyAny>> {
+    fn give_out(slf: &Bound<'_, Self>, body: Body<'_>, more: bool) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
         let worker = this.worker.get();
@@ -152,13 +125,10 @@ impl Exchange {
         let progress = worker
             .with(|state| state.server.send_body(this.id, body, more || trailers))?
             .map_err(|error| send_error(py, error))?;
-        if let Some(access) = &this.access {
-            access.body_bytes.fetch_add(length as u64, Ordering::Relaxed);
-        }
         if !more && trailers {
             this.progress.store(TRAILERS, Ordering::Relaxed);
         } else if !more {
-            this.ended(py)?;
+            this.progress.store(ENDED, Ordering::Relaxed);
         }
         match progress {
             Progress::Ready => Ok(worker.done(py)),
@@ -168,18 +138,12 @@ impl Exchange {
         }
     }
 
-    /// The response is complete.
-    fn ended(&self, py: Python<'_>) -> PyResult<()> {
-        self.progress.store(ENDED, Ordering::Relaxed);
-        self.log(py)
-    }
-
     /// `http.response.pathsend`: a file, or the part of it that the client asks for.
     fn path(slf: &Bound<'_, Self>, message: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
         let path: PathBuf = required(message, intern!(slf.py(), "path"))?.extract()?;
         let (file, length) = files::open(&path)?;
         let body = Body::WholeFile(FileRange::new(file, 0, length));
-        Self::give_out(slf, body, length, false)
+        Self::give_out(slf, body, false)
     }
 
     /// `http.response.zerocopysend`: a part of an open file.
@@ -193,8 +157,7 @@ impl Exchange {
         let offset = number(intern!(py, "offset"))?;
         let count = number(intern!(py, "count"))?;
         let range = files::part(&file, offset, count)?;
-        let length = range.length();
-        Self::give_out(slf, Body::File(range), length, more)
+        Self::give_out(slf, Body::File(range), more)
     }
 
     fn trailers(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -217,7 +180,8 @@ impl Exchange {
             .with(|state| state.server.send_trailers(self.id, fields))?
             .map_err(|error| send_error(py, error))?;
         drop(kept);
-        self.ended(py)
+        self.progress.store(ENDED, Ordering::Relaxed);
+        Ok(())
     }
 
     fn early_hints(&self, py: Python<'_>, message: &Bound<'_, PyDict>) -> PyResult<()> {
@@ -230,18 +194,6 @@ impl Exchange {
             .get()
             .with(|state| state.server.send_early_hints(self.id, links))?
             .map_err(|error| send_error(py, error))
-    }
-
-    fn log(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(access) = &self.access else { return Ok(()) };
-        let Some(log) = &self.worker.get().hosting(py)?.access_log else { return Ok(()) };
-        let scope = access.scope.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(scope) = scope else { return Ok(()) };
-        let status = access.status.load(Ordering::Relaxed);
-        let body_bytes = access.body_bytes.load(Ordering::Relaxed);
-        let seconds = access.begun.elapsed().as_secs_f64();
-        log.call1(py, (scope, status, body_bytes, seconds))?;
-        Ok(())
     }
 }
 
@@ -304,17 +256,9 @@ impl Exchange {
     /// else "gone" (its client left, or was refused, before that), "refused" (the client got a 500
     /// in its place) or "aborted" (the connection was reset in the middle of an answer). To be
     /// called once.
-    fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+    fn finish(&self) -> PyResult<Option<&'static str>> {
         let left = self.worker.get().finish(self.id)?;
         let progress = self.progress.swap(FINISHED, Ordering::Relaxed);
-        if progress != ENDED
-            && let Some(access) = &self.access
-        {
-            if left == Left::Refused {
-                access.status.store(500, Ordering::Relaxed);
-            }
-            self.log(py)?;
-        }
         Ok(match left {
             Left::Answered if progress == ENDED => None,
             Left::Answered => Some("gone"),

@@ -8,6 +8,7 @@
 
 #![allow(unreachable_pub, reason = "a cdylib exports nothing to Rust; `pub` means its modules")]
 
+mod access_log;
 mod asgi;
 mod awaitable;
 mod config;
@@ -25,6 +26,8 @@ use pyo3::prelude::*;
 /// The compiled part of granian-uring.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::access_log::{AccessLines, AccessLog};
     #[pymodule_export]
     use super::asgi::Exchange;
     #[pymodule_export]

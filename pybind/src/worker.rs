@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::access_log::{AccessLines, AccessLog};
 use crate::asgi::Exchange;
 use crate::awaitable::{Done, Wanted};
 use crate::config::WorkerOptions;
@@ -28,6 +29,10 @@ use crate::wsgi;
 /// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
 const EVENTS_PER_DISPATCH: usize = 256;
 
+/// Scope templates that are kept, some 700 bytes each. With more connections than these, streams share
+/// places: idle ones cost nothing, and of those that share one the last to ask has it.
+const TEMPLATES: usize = 1024;
+
 /// What the ring's thread owns.
 pub struct State {
     pub server: Server<Uring>,
@@ -36,7 +41,7 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
-    /// Scope templates, by stream.
+    /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
     /// Events that came while an application on this thread waited within its call.
     pub held: VecDeque<Event>,
@@ -67,8 +72,6 @@ pub struct Hosting {
     report: Py<PyAny>,
     /// `drained()`, when draining is over.
     drained: Py<PyAny>,
-    /// `access_log(scope, status, body_bytes, seconds)`.
-    pub access_log: Option<Py<PyAny>>,
     scopes: ScopeBuilder,
 }
 
@@ -149,6 +152,20 @@ impl Worker {
         });
     }
 
+    /// A request took too long; its client was told. Whoever works on it is told too.
+    fn time_out(&self, py: Python<'_>, id: RequestId, left: Left) -> PyResult<()> {
+        let task = self.with(|state| state.tasks.get(&id).map(|task| task.clone_ref(py)))?;
+        let client = match left {
+            Left::Aborted => "its answer had begun, so the connection was reset",
+            Left::Refused | Left::Answered => "the client got a 503",
+        };
+        let text = format!("a request took longer than --request-timeout; {client}");
+        self.hosting(py)?.report(py, "warning", &text)?;
+        // One that still waits for its turn has no task, and will have none.
+        let Some(task) = task else { return Ok(()) };
+        task.call_method0(py, intern!(py, "cancel")).map(drop)
+    }
+
     /// Take waiters out, so that they are dropped where Python may run.
     fn take_waiters(
         &self,
@@ -189,7 +206,7 @@ impl Worker {
             let Event::Request(id) = event else { return Some((event, None)) };
             let request = state.server.take_request(id);
             let template = request.as_ref().and_then(|request| {
-                let template = state.templates.get(id.stream().index())?.as_ref()?;
+                let template = state.templates.get(template_place(id))?.as_ref()?;
                 template.fits(request).then(|| template.clone_ref(py))
             });
             Some((event, request.map(|request| Arrival { request, template })))
@@ -208,9 +225,8 @@ impl Worker {
                 return Err(error);
             }
         };
-        let logged = hosting.access_log.as_ref().map(|_| scope.clone().unbind());
         // From here on its end is the request's, however that comes.
-        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id, logged))?;
+        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id))?;
         let pauses = tasks == Tasks::Plain;
         let coroutine = hosting.serve.bind(py).call1((scope, &exchange, pauses))?;
         if pauses {
@@ -242,7 +258,7 @@ impl Worker {
             template
         } else {
             let template = scopes.template(py, &request)?;
-            self.keep_template(py, id.stream().index(), template)?
+            self.keep_template(py, template_place(id), template)?
         };
         scopes.scope(py, &template, &request)
     }
@@ -274,19 +290,23 @@ impl Worker {
     fn keep_template(
         &self,
         py: Python<'_>,
-        stream: usize,
+        place: usize,
         template: Template,
     ) -> PyResult<Template> {
         let kept = template.clone_ref(py);
         let before = self.with(|state| {
-            if state.templates.len() <= stream {
-                state.templates.resize_with(stream + 1, || None);
+            if state.templates.len() <= place {
+                state.templates.resize_with(place + 1, || None);
             }
-            state.templates[stream].replace(kept)
+            state.templates[place].replace(kept)
         })?;
         drop(before);
         Ok(template)
     }
+}
+
+fn template_place(request: RequestId) -> usize {
+    request.stream().index() % TEMPLATES
 }
 
 /// A request on its way to the application.
@@ -369,8 +389,7 @@ impl Worker {
     }
 
     /// Say whom to call for requests. Once, before the first is accepted.
-    #[pyo3(signature = (*, serve, task, task_options, report, drained, access_log, root_path,
-                        state))]
+    #[pyo3(signature = (*, serve, task, task_options, report, drained, root_path, state))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
     fn host(
         &self,
@@ -380,14 +399,12 @@ impl Worker {
         task_options: Py<PyDict>,
         report: Py<PyAny>,
         drained: Py<PyAny>,
-        access_log: Option<Py<PyAny>>,
         root_path: &str,
         state: Option<Py<PyDict>>,
     ) -> PyResult<()> {
         let scopes = ScopeBuilder::new(py, root_path, state)?;
         let eager = task_options.bind(py).contains(intern!(py, "eager_start"))?;
-        let hosting =
-            Hosting { serve, task, task_options, eager, report, drained, access_log, scopes };
+        let hosting = Hosting { serve, task, task_options, eager, report, drained, scopes };
         self.hosting
             .set(py, hosting)
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
@@ -431,6 +448,14 @@ impl Worker {
             Some(wsgi::Hosting::Threads(pool)) => pool.threads(),
             _ => 0,
         }
+    }
+
+    /// Log each request of connections accepted from now on: to the log's stream, or, with
+    /// `by_lines`, as lines that somebody asks for.
+    fn log_access(&self, log: &AccessLog, by_lines: bool) -> PyResult<Option<AccessLines>> {
+        let (log, lines) = log.open(by_lines)?;
+        self.with(|state| state.server.log_access(log))?;
+        Ok(lines)
     }
 
     /// `select(timeout)` for the loop's selector.
@@ -516,8 +541,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Give the ring back, in order: nothing is accepted or answered after this.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    /// Give the ring back, in order: nothing is accepted or answered after this. The access log is
+    /// written to its end, as far as its stream takes it; returns how many lines were lost.
+    fn close(&self, py: Python<'_>) -> PyResult<u64> {
         match self.wsgi.get(py) {
             Some(wsgi::Hosting::Threads(_)) => {
                 self.with(|state| state.wsgi.as_mut().map(wsgi::Ring::close))?;
@@ -526,10 +552,10 @@ impl Worker {
             None => {}
         }
         let state = self.state.with(Option::take)?;
-        drop(state);
+        let lost = state.map_or(0, |mut state| state.server.close_access_log());
         // Not left to the end of this object: it is in a cycle with Python's part of the worker.
         self.listeners.get().remove_files();
-        Ok(())
+        Ok(lost)
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "the signature of the slot")]
@@ -574,6 +600,13 @@ impl Worker {
                 "warning",
                 &format!("cannot accept: {error}; the connection waits in the queue"),
             ),
+            Event::Overloaded => hosting.report(
+                py,
+                "warning",
+                "as many requests run as --backpressure allows; more are refused with a 503",
+            ),
+            Event::TimedOut(id, left) => self.time_out(py, id, left),
+            Event::AccessLost(lines) => hosting.report(py, "warning", &lost_lines(lines)),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }
@@ -582,6 +615,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn lost_lines(lines: u64) -> String {
+    format!("{lines} lines of the access log are lost: its destination does not take them")
 }
 
 /// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is

@@ -2,20 +2,25 @@
 //!
 //! The decoder takes the framing byte by byte and consumes it, so that no cut of the input makes
 //! it look twice; data is returned in place. Stricter than the grammar in one point: no white
-//! space between size and extension. Extensions are checked for control characters and dropped;
-//! trailers are checked to be field lines and dropped whatever their name, so that none can be
-//! taken for a header of the request.
+//! space before a semicolon. Extensions are checked against the grammar, limited, line by line and
+//! in sum, and dropped; trailers are checked to be field lines and dropped whatever their name, so
+//! that none can be taken for a header of the request.
 
 use super::Limits;
 use super::error::ProtocolError;
 use super::framing::{BodyPart, take};
 use super::syntax::{is_field_byte, is_token_byte, write_hexadecimal};
 
+/// Extensions as long as so many of the longest size lines are free; more must be outweighed by
+/// data, or tiny chunks would make us read a multiple of what the limit of the body allows (RFC
+/// 9112 §7.1.1). Who signs every chunk of 64 KiB stays far below that.
+const FREE_EXTENSION_LINES: usize = 16;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     SizeStart,
     Size,
-    Extension,
+    Extension(Extension),
     SizeLineFeed,
     Data,
     DataReturn,
@@ -28,6 +33,19 @@ enum Place {
     Done,
 }
 
+/// Within `";" name [ "=" ( token / quoted-string ) ]`, RFC 9112 §7.1.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    Start,
+    Name,
+    NameEnd,
+    ValueStart,
+    Value,
+    Quoted,
+    Escape,
+    QuotedEnd,
+}
+
 /// One chunked body on its way in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decoder {
@@ -36,13 +54,16 @@ pub(super) struct Decoder {
     remaining: u64,
     /// Data in all chunks so far, the announced rest of this one included.
     total: u64,
-    /// Of the current size line, or of the trailer section: what was seen.
-    line_bytes: usize,
+    /// Of the current size line, or of the trailer section: what was seen. Stops at 4 GiB, like a
+    /// limit beyond.
+    line_bytes: u32,
+    /// By how much the extensions so far outweigh the data after them.
+    extension_excess: u32,
 }
 
 impl Decoder {
     pub(super) const fn new() -> Self {
-        Self { place: Place::SizeStart, remaining: 0, total: 0, line_bytes: 0 }
+        Self { place: Place::SizeStart, remaining: 0, total: 0, line_bytes: 0, extension_excess: 0 }
     }
 
     /// Consumes framing and returns the next piece of data, or the end.
@@ -73,21 +94,24 @@ impl Decoder {
 
     /// The place after one byte of framing.
     fn framing(&mut self, byte: u8, limits: &Limits) -> Result<Place, ProtocolError> {
+        use Extension as E;
         match (self.place, byte) {
             (Place::SizeStart | Place::Size, _) if byte.is_ascii_hexdigit() => {
                 self.size_digit(byte)?;
                 self.size_line_byte(limits).map(|()| Place::Size)
             }
-            (Place::Size, b';') => self.size_line_byte(limits).map(|()| Place::Extension),
-            (Place::Size | Place::Extension, b'\r') => Ok(Place::SizeLineFeed),
-            (Place::SizeStart | Place::Size | Place::Extension, b'\n') => {
+            (Place::Size, b';') => self.extension_byte(E::Start, limits),
+            (Place::Size | Place::Extension(E::Name | E::Value | E::QuotedEnd), b'\r') => {
+                Ok(Place::SizeLineFeed)
+            }
+            (Place::SizeStart | Place::Size | Place::Extension(_), b'\n') => {
                 Err(ProtocolError::BareLineFeed)
             }
             (Place::SizeStart | Place::Size, _) => Err(ProtocolError::InvalidChunkSize),
-            (Place::Extension, _) if is_field_byte(byte) => {
-                self.size_line_byte(limits).map(|()| Place::Extension)
+            (Place::Extension(part), _) => {
+                let next = extension(part, byte).ok_or(ProtocolError::InvalidChunkExtension)?;
+                self.extension_byte(next, limits)
             }
-            (Place::Extension, _) => Err(ProtocolError::InvalidChunkExtension),
             (Place::SizeLineFeed, b'\n') => self.size_line_end(limits),
             (Place::SizeLineFeed, _) => Err(ProtocolError::BareCarriageReturn),
 
@@ -96,8 +120,8 @@ impl Decoder {
             (Place::DataReturn | Place::DataLineFeed, _) => Err(ProtocolError::ChunkWithoutEnd),
 
             (place, _) => {
-                self.line_bytes += 1;
-                if self.line_bytes > limits.trailer_bytes {
+                self.line_bytes = self.line_bytes.saturating_add(1);
+                if self.line_bytes as usize > limits.trailer_bytes {
                     return Err(ProtocolError::TrailersTooLong);
                 }
                 trailer(place, byte)
@@ -113,11 +137,21 @@ impl Decoder {
     }
 
     fn size_line_byte(&mut self, limits: &Limits) -> Result<(), ProtocolError> {
-        self.line_bytes += 1;
-        if self.line_bytes > limits.chunk_line_bytes {
+        self.line_bytes = self.line_bytes.saturating_add(1);
+        if self.line_bytes as usize > limits.chunk_line_bytes {
             return Err(ProtocolError::ChunkLineTooLong);
         }
         Ok(())
+    }
+
+    fn extension_byte(&mut self, next: Extension, limits: &Limits) -> Result<Place, ProtocolError> {
+        self.size_line_byte(limits)?;
+        self.extension_excess = self.extension_excess.saturating_add(1);
+        let free = limits.chunk_line_bytes.saturating_mul(FREE_EXTENSION_LINES);
+        if self.extension_excess as usize > free {
+            return Err(ProtocolError::ChunkExtensionsTooLong);
+        }
+        Ok(Place::Extension(next))
     }
 
     fn size_line_end(&mut self, limits: &Limits) -> Result<Place, ProtocolError> {
@@ -125,6 +159,8 @@ impl Decoder {
         if self.remaining == 0 {
             return Ok(Place::TrailerStart);
         }
+        let size = u32::try_from(self.remaining).unwrap_or(u32::MAX);
+        self.extension_excess = self.extension_excess.saturating_sub(size);
         // Sizes add up: chunks of 2^63 would pass a limit one by one.
         let total = self.total.checked_add(self.remaining);
         self.total = total.ok_or(ProtocolError::ChunkSizeOverflow)?;
@@ -132,6 +168,24 @@ impl Decoder {
             return Err(ProtocolError::BodyTooLong);
         }
         Ok(Place::Data)
+    }
+}
+
+/// The part of an extension after one more byte, if there may be one.
+fn extension(part: Extension, byte: u8) -> Option<Extension> {
+    use Extension as E;
+    match (part, byte) {
+        (E::Start | E::ValueStart, b' ' | b'\t') => Some(part),
+        (E::Start | E::Name, _) if is_token_byte(byte) => Some(E::Name),
+        (E::Name | E::NameEnd, b' ' | b'\t') => Some(E::NameEnd),
+        (E::Name | E::NameEnd, b'=') => Some(E::ValueStart),
+        (E::ValueStart | E::Value, _) if is_token_byte(byte) => Some(E::Value),
+        (E::ValueStart, b'"') => Some(E::Quoted),
+        (E::Quoted, b'"') => Some(E::QuotedEnd),
+        (E::Quoted, b'\\') => Some(E::Escape),
+        (E::Quoted | E::Escape, _) if is_field_byte(byte) => Some(E::Quoted),
+        (E::Name | E::Value | E::QuotedEnd, b';') => Some(E::Start),
+        _ => None,
     }
 }
 

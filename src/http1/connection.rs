@@ -310,7 +310,10 @@ impl Connection {
     ) -> Result<(), ResponseError> {
         let ended = self.state.after(Step::ResponseError).ok_or(ResponseError::StartedTwice)?;
         let content_type: (&[u8], &[u8]) = (b"content-type", b"text/plain; charset=utf-8");
-        self.response.encode(status, std::iter::once(content_type), automatic)?;
+        // RFC 9110 §15.6.4: it is worth trying again, and in a moment.
+        let retry_after: Option<(&[u8], &[u8])> = (status == 503).then_some((b"retry-after", b"1"));
+        let headers = std::iter::once(content_type).chain(retry_after);
+        self.response.encode(status, headers, automatic)?;
         self.state = ended;
         self.keeps_alive = false;
         let framing = ResponseFraming::Length(message.len() as u64 + 1);
@@ -360,6 +363,7 @@ impl Connection {
                 self.incoming = Incoming::Length(0);
                 self.to_head = false;
                 self.sent = 0;
+                self.response.rest();
                 Ok(())
             }
             _ => Err(NotFinished),
@@ -388,6 +392,12 @@ impl Connection {
     #[must_use]
     pub fn response_pending(&self) -> bool {
         self.state.response == Response::Pending
+    }
+
+    /// The status of the response that was started, or of our own.
+    #[must_use]
+    pub fn response_status(&self) -> u16 {
+        self.response.status
     }
 
     /// Whether all of the response was given out.

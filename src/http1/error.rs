@@ -74,10 +74,12 @@ pub enum ProtocolError {
     InvalidChunkSize,
     /// A chunk size that no 64-bit number holds.
     ChunkSizeOverflow,
-    /// A control character in a chunk extension, RFC 9112 §7.1.1.
+    /// A chunk extension that does not follow the grammar, RFC 9112 §7.1.1.
     InvalidChunkExtension,
     /// A chunk's size line has more bytes than [`super::Limits::chunk_line_bytes`].
     ChunkLineTooLong,
+    /// The chunk extensions of a body outweigh its data, RFC 9112 §7.1.1.
+    ChunkExtensionsTooLong,
     /// A chunk's data is not followed by a line end where its size says so.
     ChunkWithoutEnd,
     /// A trailer line that is no field line, RFC 9112 §7.1.2.
@@ -140,8 +142,9 @@ impl ProtocolError {
             Self::BodyTooLong => "the request body is too long",
             Self::InvalidChunkSize => "a chunk size is not a hexadecimal number",
             Self::ChunkSizeOverflow => "a chunk size is too large",
-            Self::InvalidChunkExtension => "a chunk extension contains a control character",
+            Self::InvalidChunkExtension => "a chunk extension is malformed",
             Self::ChunkLineTooLong => "the size line of a chunk is too long",
+            Self::ChunkExtensionsTooLong => "the chunk extensions outweigh the data",
             Self::ChunkWithoutEnd => "a chunk does not end where its size says",
             Self::InvalidTrailer => "a trailer is not a valid header line",
             Self::TrailersTooLong => "the trailer section is too long",

@@ -96,8 +96,8 @@ pub(super) fn take<'a>(remaining: &mut u64, input: &mut &'a [u8]) -> &'a [u8] {
 /// How a response's body is put on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ResponseFraming {
-    /// No body, whatever the application sends: the answer to HEAD, 204, 304 (RFC 9112 §6.3
-    /// paragraph 1). The number is for the Content-Length field.
+    /// No body, whatever the application sends: the answer to HEAD, 204, 205, 304 (RFC 9112 §6.3
+    /// paragraph 1, RFC 9110 §15.3.6). The number is for the Content-Length field.
     Bodiless(Option<u64>),
     /// That many bytes.
     Length(u64),
@@ -126,6 +126,10 @@ pub(super) fn response_framing(shape: ResponseShape) -> ResponseFraming {
     // only the application can know.
     if shape.status == 204 {
         return ResponseFraming::Bodiless(None);
+    }
+    // RFC 9110 §15.3.6: no content, and framed like any other response, so that it must say so.
+    if shape.status == 205 {
+        return ResponseFraming::Bodiless(Some(0));
     }
     if shape.status == 304 {
         return ResponseFraming::Bodiless(shape.declared);

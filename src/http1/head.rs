@@ -50,7 +50,7 @@ impl HeadReader {
             && let Ok(Some(parsed)) = parse(input, limits)
         {
             let head = parsed?;
-            *input = &input[head.len()..];
+            *input = &input[head.length()..];
             return Ok(Some(head));
         }
         let Some(length) = self.scan(input, limits)? else { return Ok(None) };
@@ -171,7 +171,7 @@ fn diagnose(head: &[u8], error: httparse::Error) -> ProtocolError {
         }
         httparse::Error::HeaderValue => ProtocolError::ControlCharacter,
         httparse::Error::Version => match version.strip_prefix(b"HTTP/") {
-            Some([b'0'..=b'9', ..]) => ProtocolError::UnsupportedVersion,
+            Some([b'0'..=b'9', b'.', b'0'..=b'9']) => ProtocolError::UnsupportedVersion,
             _ => ProtocolError::MalformedVersion,
         },
         _ if method.is_empty() || target.is_empty() => ProtocolError::MalformedRequestLine,

@@ -21,17 +21,21 @@ pub struct AutomaticHeaders<'a> {
 /// What goes on the wire around the data of one body message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyFrame {
-    /// Whether the data itself is sent: not for HEAD, 204 and 304.
+    /// Whether the data itself is sent: not for HEAD, 204, 205 and 304.
     pub send_data: bool,
     /// What follows the data.
     pub suffix: &'static [u8],
 }
 
+/// The memory of a head is kept for the next one up to this size: most fit, and an idle connection
+/// costs no more than that.
+const KEPT_BYTES: usize = 512;
+
 /// A response's head that waits for its framing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ResponseHead {
     /// Status line and fields, without framing, `connection` and the final empty line. The memory
-    /// is kept from one response to the next.
+    /// is kept from one response to the next, if it is not much.
     bytes: Vec<u8>,
     pub(super) status: u16,
     /// The application's Content-Length.
@@ -133,6 +137,13 @@ impl ResponseHead {
         }
         if let (Some(server), false) = (automatic.server, self.has_server) {
             write_field(b"server", server, &mut self.bytes);
+        }
+    }
+
+    /// Gives back memory that an idle connection should not hold.
+    pub(super) fn rest(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
         }
     }
 

@@ -17,8 +17,8 @@ const fn classes() -> [u8; 256] {
         if alphanumeric || is_one_of(character, b"!#$%&'*+-.^_`|~") {
             classes[byte] |= TOKEN;
         }
-        // unreserved, sub-delims and the percent sign
-        if alphanumeric || is_one_of(character, b"-._~!$&'()*+,;=%") {
+        // unreserved and sub-delims
+        if alphanumeric || is_one_of(character, b"-._~!$&'()*+,;=") {
             classes[byte] |= HOST;
         }
         byte += 1;
@@ -73,26 +73,61 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Whether `text` is `uri-host [ ":" port ]`, RFC 3986 §3.2. User information is not (RFC 9110
-/// §4.2.4 calls it an error), and neither is an unclosed address literal.
+/// Whether `text` is `uri-host [ ":" port ]`, RFC 3986 §3.2, or empty. User information is not (RFC
+/// 9110 §4.2.4 calls it an error), and neither is a port without a host (§4.2.1).
+#[inline]
 pub(crate) fn is_host(text: &[u8]) -> bool {
     let port = if let Some(literal) = text.strip_prefix(b"[") {
         let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
-        let (address, rest) = (&literal[..end], &literal[end + 1..]);
-        let valid = |&byte: &u8| byte == b':' || CLASSES[usize::from(byte)] & HOST != 0;
-        if address.is_empty() || !address.iter().all(valid) {
+        if !is_address(&literal[..end]) {
             return false;
         }
-        rest
+        &literal[end + 1..]
     } else {
-        let end = text.iter().position(|&byte| CLASSES[usize::from(byte)] & HOST == 0);
-        &text[end.unwrap_or(text.len())..]
+        &text[reg_name_length(text)..]
     };
     match port.split_first() {
         None => true,
-        Some((b':', digits)) => digits.iter().all(u8::is_ascii_digit),
+        Some((b':', digits)) => port.len() < text.len() && digits.iter().all(u8::is_ascii_digit),
         Some(_) => false,
     }
+}
+
+/// How much of the front of `text` is a reg-name, RFC 3986 §3.2.2; a dotted IPv4 address is one.
+fn reg_name_length(text: &[u8]) -> usize {
+    let end = text.iter().position(|&byte| !is_host_byte(byte)).unwrap_or(text.len());
+    if text.get(end) == Some(&b'%') { escaped_reg_name_length(text) } else { end }
+}
+
+#[cold]
+fn escaped_reg_name_length(text: &[u8]) -> usize {
+    let mut length = 0;
+    loop {
+        length += match text[length..] {
+            [byte, ..] if is_host_byte(byte) => 1,
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => 3,
+            _ => return length,
+        };
+    }
+}
+
+/// Whether `text` may stand in the brackets of an IP-literal, RFC 3986 §3.2.2. A zone may not: it
+/// means something on the client's machine only.
+#[cold]
+fn is_address(text: &[u8]) -> bool {
+    let Some(future) = text.strip_prefix(b"v").or_else(|| text.strip_prefix(b"V")) else {
+        return str::from_utf8(text).is_ok_and(|text| text.parse::<core::net::Ipv6Addr>().is_ok());
+    };
+    let mut parts = future.splitn(2, |&byte| byte == b'.');
+    let (version, address) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    !version.is_empty()
+        && version.iter().all(u8::is_ascii_hexdigit)
+        && !address.is_empty()
+        && address.iter().all(|&byte| byte == b':' || is_host_byte(byte))
+}
+
+fn is_host_byte(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & HOST != 0
 }
 
 /// Appends `number` in decimal.

@@ -58,7 +58,7 @@ fn authority(target: &[u8]) -> Result<Range<usize>, ProtocolError> {
     let known = scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https");
     // An http URI has a host that is not empty, RFC 9110 §4.2.1.
     let host = &target[start..end];
-    if !known || host.is_empty() || host[0] == b':' || !super::syntax::is_host(host) {
+    if !known || host.is_empty() || !super::syntax::is_host(host) {
         return Err(ProtocolError::InvalidAbsoluteTarget);
     }
     Ok(start..end)

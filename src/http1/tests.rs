@@ -9,6 +9,7 @@ const BOTH: AutomaticHeaders<'static> =
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n";
+const HEAD_10: &str = "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
 const GET_10: &str = "GET / HTTP/1.0\r\n\r\n";
 const KEEP_10: &str = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
 const EXPECT: &str =
@@ -122,6 +123,26 @@ const FRAMINGS: &[Framing] = &[
         wire: "HTTP/1.1 304 Not Modified\r\n\r\n", lives: true },
     Framing { name: "304 to HTTP/1.0 keeps alive", request: KEEP_10, status: 304, headers: &[], body: &["a", "b"],
         wire: "HTTP/1.1 304 Not Modified\r\nconnection: keep-alive\r\n\r\n", lives: true },
+    Framing { name: "304 to HEAD has a declared length", request: HEAD, status: 304, headers: FIVE, body: &["hello"],
+        wire: "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", lives: true },
+    Framing { name: "204 to HTTP/1.0 keeps alive, streamed", request: KEEP_10, status: 204, headers: &[], body: &["a", "b"],
+        wire: "HTTP/1.1 204 No Content\r\nconnection: keep-alive\r\n\r\n", lives: true },
+    Framing { name: "204 has no transfer coding", request: GET, status: 204, headers: &[("transfer-encoding", "chunked")], body: &["a", "b"],
+        wire: "HTTP/1.1 204 No Content\r\n\r\n", lives: true },
+    Framing { name: "205 has no body and says so", request: GET, status: 205, headers: &[], body: &["hello"],
+        wire: "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n", lives: true },
+    Framing { name: "205 has no body, whatever is declared", request: GET, status: 205, headers: FIVE, body: &["he", "llo"],
+        wire: "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\n\r\n", lives: true },
+    Framing { name: "205 to HTTP/1.0 keeps alive, streamed", request: KEEP_10, status: 205, headers: &[], body: &["a", "b"],
+        wire: "HTTP/1.1 205 Reset Content\r\ncontent-length: 0\r\nconnection: keep-alive\r\n\r\n", lives: true },
+    Framing { name: "HEAD in HTTP/1.0 keeps alive", request: HEAD_10, status: 200, headers: FIVE, body: &[""],
+        wire: "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive\r\n\r\n", lives: true },
+    Framing { name: "HEAD in HTTP/1.0, streamed: no body, no length, keeps alive", request: HEAD_10, status: 200, headers: &[], body: &["a", "b"],
+        wire: "HTTP/1.1 200 OK\r\nconnection: keep-alive\r\n\r\n", lives: true },
+    Framing { name: "an unknown status is framed like any other", request: GET, status: 299, headers: &[], body: &["a", ""],
+        wire: "HTTP/1.1 299 \r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", lives: true },
+    Framing { name: "304 to a client that closes", request: CLOSE, status: 304, headers: &[], body: &[""],
+        wire: "HTTP/1.1 304 Not Modified\r\nconnection: close\r\n\r\n", lives: false },
     Framing { name: "a status without a phrase", request: GET, status: 599, headers: &[], body: &[""],
         wire: "HTTP/1.1 599 \r\ncontent-length: 0\r\n\r\n", lives: true },
     Framing { name: "values keep their bytes", request: GET, status: 200, headers: &[("X-Case", " caf\u{e9}\t"), ("x", "")], body: &[""],

@@ -157,6 +157,9 @@ struct State {
     watched: BTreeSet<RawFd>,
     readable: BTreeSet<RawFd>,
     idle_waits: usize,
+    /// Until then the machine has no fd for an accept.
+    exhausted_until: Option<Instant>,
+    accepts_exhausted: usize,
 }
 
 /// `length` bytes of `data` from `start` on.
@@ -249,6 +252,9 @@ impl State {
             Err(os_error(libc::ECANCELED))
         } else if let Some(error) = listener.errors.pop_front() {
             Err(os_error(error))
+        } else if comes && self.exhausted_until.is_some_and(|until| until > self.now) {
+            self.accepts_exhausted += 1;
+            Err(os_error(libc::EMFILE))
         } else if let Some(client) = listener.backlog.pop_front() {
             let free = self.streams.iter().position(Option::is_none);
             let number = free.unwrap_or(self.streams.len());
@@ -483,6 +489,23 @@ impl World {
         self.0.borrow_mut().listeners[listener.0 as usize].errors.push_back(errno);
     }
 
+    /// Let every accept fail with `EMFILE` for so long, while clients stay in the backlog.
+    pub fn exhaust_descriptors(&self, time: Duration) {
+        let state = &mut *self.0.borrow_mut();
+        state.exhausted_until = Some(state.now + time);
+    }
+
+    /// How many accepts have failed because of [`World::exhaust_descriptors`].
+    #[must_use]
+    pub fn accepts_exhausted(&self) -> usize {
+        self.0.borrow().accepts_exhausted
+    }
+
+    /// Let time pass outside of `wait`, as an application does that keeps the thread.
+    pub fn pass(&self, time: Duration) {
+        self.0.borrow_mut().now += time;
+    }
+
     /// Make an fd given to [`Proactor::watch`] readable. It stays so.
     pub fn make_readable(&self, fd: RawFd) {
         self.0.borrow_mut().readable.insert(fd);
@@ -535,6 +558,8 @@ impl Simulated {
             watched: BTreeSet::new(),
             readable: BTreeSet::new(),
             idle_waits: 0,
+            exhausted_until: None,
+            accepts_exhausted: 0,
         };
         Self { state: Rc::new(RefCell::new(state)), buffers: Vec::new(), turn: 0 }
     }

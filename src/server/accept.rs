@@ -13,14 +13,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::{Event, Server};
+use super::{Event, Server, TELL_EVERY};
+use crate::config::Overload;
 use crate::proactor::{Accepted, ListenerId, Operation, Proactor};
 
 /// How long accepting rests after an error that would come again: no fd, no memory, a listener that
 /// is none any more. Whoever connects stays in the queue meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A shortage is told at most this often: it may last, and the log is not to fill the disk as well.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Accepts of one sweep at the most: under a flood of new ones it would not end, and
 /// what is left in the queue of an inherited listener is the next process's.
 const SWEEP_LIMIT: usize = 128;
@@ -99,8 +98,9 @@ impl<P: Proactor> Server<P> {
             return false;
         }
         self.accept_paused_until = None;
-        let busy = self.running + self.shared.queue.len();
-        busy < self.shared.config.backpressure && self.open < self.shared.config.max_connections
+        let config = &self.shared.config;
+        let waits = config.overload == Overload::Wait && self.shared.is_busy();
+        !waits && self.open < config.max_connections
     }
 
     pub(super) fn accepted(&mut self, listener: ListenerId, result: io::Result<Accepted>) {
@@ -164,7 +164,9 @@ impl<P: Proactor> Server<P> {
     }
 
     fn waits_for_idle_only(&self) -> bool {
-        self.shared.draining_since.is_some() && self.running == 0 && self.shared.queue.is_empty()
+        self.shared.draining_since.is_some()
+            && self.shared.running == 0
+            && self.shared.queue.is_empty()
     }
 }
 

@@ -21,15 +21,16 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::trace::Trace;
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
     connection_scheme,
 };
-use crate::config::Config;
-use crate::http1::{self, ProtocolError, RequestHead};
+use crate::config::{Config, Timeouts};
+use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
-use crate::proxy::{Refusal, TlsInfo, protocol};
+use crate::proxy::{Forwarded, Refusal, TlsInfo, protocol};
 use websocket::Link;
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
@@ -94,8 +95,11 @@ enum Waiting {
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Exchange {
     number: u32,
+    begun: Instant,
     /// Until the application takes it.
     head: Option<RequestHead>,
+    /// What a trusted peer told of it, likewise.
+    forwarded: Option<Box<Forwarded>>,
     /// The application was told the end of the body.
     body_told: bool,
     /// The application waits in a read.
@@ -156,12 +160,22 @@ pub(super) struct Connection {
     exchange: Option<Exchange>,
     /// From the request that asks for it.
     websocket: Option<Box<Link>>,
+    /// With an access log.
+    trace: Option<Box<Trace>>,
     /// A request has been answered, or is being answered.
     served: bool,
     /// Our FIN is sent.
     ended: bool,
     /// Bytes dropped while lingering, or behind an answer.
     dropped: usize,
+    /// Requests begun in this turn.
+    begun: usize,
+    /// Further requests may be in the input, and wait for room in the output or for the next turn.
+    held: bool,
+    /// Of the request's body: bytes that came while they were waited for, and how long that took
+    /// until `waiting_since`.
+    body_bytes: u64,
+    body_waited: Duration,
 
     receiving: bool,
     sending: bool,
@@ -193,9 +207,14 @@ impl Connection {
             output: Outgoing::default(),
             exchange: None,
             websocket: None,
+            trace: shared.access_log.as_ref().map(|_| Box::default()),
             served: false,
             ended: false,
             dropped: 0,
+            begun: 0,
+            held: false,
+            body_bytes: 0,
+            body_waited: Duration::ZERO,
             receiving: false,
             sending: false,
             watching: false,
@@ -238,6 +257,8 @@ impl Connection {
             return self.input_ended(shared);
         }
         if matches!(self.waiting, Waiting::Body) {
+            self.body_bytes += lease.length() as u64;
+            self.count_body_wait(shared.now);
             self.waiting_since = shared.now;
         }
         match self.stage {
@@ -245,7 +266,7 @@ impl Connection {
                 self.input.push(shared.proactor.bytes(&lease));
                 self.read_proxy_header(shared);
             }
-            Stage::Open if self.awaits_request() && self.input.is_empty() => {
+            Stage::Open if self.awaits_request() && self.input.is_empty() && !self.is_full() => {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
                 let result = next_request(&mut self.http, &mut rest);
@@ -273,11 +294,22 @@ impl Connection {
             // The peer is gone, or a file could not be read: the answer is cut.
             return self.abort(shared);
         }
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.sent(shared.now, log);
+        }
         // Another send may follow at once, and has its own time.
         self.waiting_since = shared.now;
-        if self.output.length() <= HIGH_WATER_BYTES {
+        if !self.is_full() {
             self.wake_writer(shared);
             self.read_frames(shared);
+            self.resume(shared);
+        }
+    }
+
+    /// Begin the next of the pipelined requests that were held back.
+    pub(super) fn resume<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if self.held && self.stage == Stage::Open {
+            self.next_request(shared);
         }
     }
 
@@ -293,6 +325,7 @@ impl Connection {
     /// Arm what the state asks for. Called once a turn for a connection that was touched.
     pub(super) fn settle<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.touched = false;
+        self.begun = 0;
         if shared.draining_since.is_some() && self.stage == Stage::Open {
             self.drain_websocket(shared);
         }
@@ -312,6 +345,9 @@ impl Connection {
         self.update_waiting(shared.now);
         if self.due(shared).is_none_or(|due| due > shared.now) {
             return;
+        }
+        if self.request_due(shared).is_some_and(|due| due <= shared.now) {
+            return self.time_out(shared);
         }
         match self.waiting {
             Waiting::Ours => {}
@@ -341,14 +377,11 @@ impl Connection {
         }
     }
 
-    pub(super) fn take_request(&mut self, config: &Config) -> Option<Request> {
-        let mut head = self.exchange.as_mut()?.head.take()?;
+    pub(super) fn take_request(&mut self) -> Option<Request> {
+        let exchange = self.exchange.as_mut()?;
+        let head = exchange.head.take()?;
+        let forwarded = exchange.forwarded.take();
         let subprotocols = self.websocket.as_ref().map(|link| link.subprotocols().to_vec());
-        let mut forwarded = None;
-        if config.proxy.is_active() {
-            let scheme = connection_scheme(self.tls.is_some());
-            forwarded = config.proxy.resolve(&mut head, (&self.peer, &self.local), scheme);
-        }
         let (peer, local) = (self.peer.clone(), self.local.clone());
         Some(Request { head, peer, local, subprotocols, tls: self.tls.clone(), forwarded })
     }
@@ -359,6 +392,9 @@ impl Connection {
             match read_pieces(&mut self.http, &mut self.input) {
                 Ok((bytes, ended)) if ended || !bytes.is_empty() => {
                     exchange.body_told = ended;
+                    if let Some(trace) = &mut self.trace {
+                        trace.read(bytes.len());
+                    }
                     return Reading::Data { bytes, more: !ended };
                 }
                 Ok(_) => {}
@@ -408,8 +444,20 @@ impl Connection {
             Body::WholeFile(file) => Body::File(self.select_range(file)),
             body => body,
         };
-        let Self { http, output, .. } = self;
-        let frame = output.append_with(|out| http.send_body(body.length(), !more, out))?;
+        let Self { http, output, trace, .. } = self;
+        let length = body.length();
+        let begins = http.response_pending();
+        let frame = output.append_with(|out| {
+            let start = out.len();
+            let frame = http.send_body(length, !more, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                if begins {
+                    trace.answer(http.response_status(), &out[start..], log);
+                }
+                trace.give_out(if frame.send_data { length } else { 0 });
+            }
+            Ok::<_, ResponseError>(frame)
+        })?;
         if frame.send_data {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
@@ -422,7 +470,7 @@ impl Connection {
         }
         if !more {
             self.answered(shared);
-        } else if self.output.length() > HIGH_WATER_BYTES
+        } else if self.is_full()
             && let Some(exchange) = &mut self.exchange
         {
             exchange.writing = true;
@@ -534,6 +582,16 @@ impl Connection {
         self.exchange.is_some() || !self.output.is_empty() || self.sending
     }
 
+    /// Bytes of unread input, and of output that was not given to the proactor.
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.input.rest().len(), self.output.length())
+    }
+
+    /// Whether the peer has to take some output before there may be more.
+    fn is_full(&self) -> bool {
+        self.output.length() > HIGH_WATER_BYTES
+    }
+
     /// Nothing more is read or sent.
     fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Dead | Stage::Closing)
@@ -560,7 +618,8 @@ impl Connection {
     /// Whether another request may follow the answer that is about to be given out.
     fn may_be_used_again<P>(&self, shared: &Shared<P>) -> bool {
         let unread = self.http.body_remaining().unwrap_or(0);
-        shared.draining_since.is_none()
+        shared.config.keep_alive
+            && shared.draining_since.is_none()
             && unread <= DISCARD_BYTES + self.input.rest().len() as u64
             && !(self.input_ended && self.input.is_empty())
     }
@@ -600,9 +659,20 @@ impl Connection {
         shared: &mut Shared<P>,
     ) {
         match result {
-            Ok(Some(head)) => {
+            Ok(Some(mut head)) => {
+                if let Some(ids) = &mut shared.request_ids {
+                    ids.see_to(&mut head);
+                }
+                let forwarded = self.resolve(&mut head, &shared.config);
+                self.log_begin(Some(&head), forwarded.as_deref(), shared);
+                if shared.refuses() {
+                    return self.refuse(503, "the server is busy; try again in a moment", shared);
+                }
                 let number = shared.number();
                 self.served = true;
+                self.begun += 1;
+                self.body_bytes = 0;
+                self.body_waited = Duration::ZERO;
                 let request = RequestId { stream: self.stream, number };
                 if head.is_upgrade() {
                     match Link::new(&head, request, shared) {
@@ -612,7 +682,9 @@ impl Connection {
                 }
                 self.exchange = Some(Exchange {
                     number,
+                    begun: shared.now,
                     head: Some(head),
+                    forwarded,
                     body_told: false,
                     reading: false,
                     writing: false,
@@ -622,6 +694,28 @@ impl Connection {
             }
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
+        }
+    }
+
+    /// What a trusted peer tells of a request in its headers.
+    fn resolve(&self, head: &mut RequestHead, config: &Config) -> Option<Box<Forwarded>> {
+        if !config.proxy.is_active() {
+            return None;
+        }
+        let scheme = connection_scheme(self.tls.is_some());
+        config.proxy.resolve(head, (&self.peer, &self.local), scheme)
+    }
+
+    /// Begin the record of a request, which was understood or not.
+    fn log_begin<P>(
+        &mut self,
+        head: Option<&RequestHead>,
+        forwarded: Option<&Forwarded>,
+        shared: &mut Shared<P>,
+    ) {
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            let ends = (&self.peer, &self.local, self.tls.as_ref());
+            trace.begin(ends, head, forwarded, shared.now, log);
         }
     }
 
@@ -639,7 +733,18 @@ impl Connection {
         }
     }
 
+    /// Begin the next request, if its head is there. Not above the high-water mark, or a client that
+    /// asks on and on and takes no answer would cost memory without bound; and only a share of each
+    /// turn, or nobody else would be served while it lasts.
     fn next_request<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        self.held = true;
+        if self.is_full() {
+            return;
+        }
+        if self.begun >= shared.config.pipeline_depth {
+            return shared.resting.push(self.stream);
+        }
+        self.held = false;
         let mut rest = self.input.rest();
         let result = next_request(&mut self.http, &mut rest);
         let left = rest.len();
@@ -653,6 +758,9 @@ impl Connection {
 
     /// The answer is given out: drop what is left of its request, then go on to the next.
     fn answered<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered();
+        }
         if self.exchange.is_some() {
             self.leave_exchange(shared);
             self.dropped = 0;
@@ -698,6 +806,20 @@ impl Connection {
         }
     }
 
+    /// The request has taken all the time it may.
+    fn time_out<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        let Some(number) = self.exchange.as_ref().map(|exchange| exchange.number) else { return };
+        let left = if self.can_refuse() {
+            self.refuse(503, "the request took too long", shared);
+            Left::Refused
+        } else {
+            self.abort(shared);
+            Left::Aborted
+        };
+        let request = RequestId { stream: self.stream, number };
+        shared.events.push_back(Event::TimedOut(request, left));
+    }
+
     fn exchange_waits_for_body(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.reading && !exchange.body_told)
     }
@@ -716,14 +838,25 @@ impl Connection {
 
     /// Answer in the place of the application, and read no further.
     fn refuse<P: Proactor>(&mut self, status: u16, message: &str, shared: &mut Shared<P>) {
+        if self.trace.as_ref().is_some_and(|trace| !trace.is_begun()) {
+            self.log_begin(None, None, shared);
+        }
         self.http.discard_response();
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        let Self { http, output, .. } = self;
-        let written = output.append_with(|out| http.write_error(status, message, &automatic, out));
+        let Self { http, output, trace, .. } = self;
+        let written = output.append_with(|out| {
+            let start = out.len();
+            http.write_error(status, message, &automatic, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.refuse(status, &out[start..], log);
+            }
+            Ok::<_, ResponseError>(())
+        });
         match written {
             Ok(()) => {
                 self.stage = Stage::Lingering;
                 self.input = Input::default();
+                self.held = false;
                 self.leave_exchange(shared);
             }
             Err(_) => self.abort(shared),
@@ -739,6 +872,9 @@ impl Connection {
             shared.proactor.reset_on_close(self.stream);
         }
         self.stage = Stage::Dead;
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.lose(shared.proactor.now(), log);
+        }
         self.input = Input::default();
         let output = mem::take(&mut self.output);
         shared.keep_output(output);
@@ -775,6 +911,9 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
+            if let (Some(trace), Some(log)) = (&mut self.trace, &shared.access_log) {
+                trace.send(|| shared.proactor.now(), log);
+            }
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {
@@ -786,7 +925,8 @@ impl Connection {
                 shared.proactor.shutdown(self.stream);
             }
         }
-        if !self.input_ended && !self.receiving && self.wants_input() {
+        if !self.input_ended && !self.receiving && self.wants_input(shared.config.limits.head_bytes)
+        {
             self.receiving = true;
             shared.proactor.receive(self.stream);
         }
@@ -799,14 +939,16 @@ impl Connection {
     /// While the application runs a receive stays armed, so that the peer's going is seen; but at
     /// most one buffer is held back. An application that waits for the peer's going alone is told
     /// of its end behind a few further requests too.
-    fn wants_input(&self) -> bool {
+    fn wants_input(&self, most: usize) -> bool {
         if let Some(wants) = self.websocket_wants_input() {
             return wants;
         }
         match (&self.exchange, self.stage) {
-            (_, Stage::Lingering) | (None, _) => true,
+            (_, Stage::Lingering) => true,
+            // The end, too, is for later than the requests before it.
+            (None, _) => !self.held,
             (Some(exchange), _) if exchange.reading && exchange.body_told => {
-                self.input.rest().len() < READ_BYTES
+                self.input.rest().len() < most
             }
             (Some(exchange), _) => exchange.reading || self.input.is_empty(),
         }
@@ -835,9 +977,17 @@ impl Connection {
     fn update_waiting(&mut self, now: Instant) {
         let waiting = self.waits_for();
         if waiting != self.waiting {
+            if self.waiting == Waiting::Body {
+                self.count_body_wait(now);
+            }
             self.waiting = waiting;
             self.waiting_since = now;
         }
+    }
+
+    /// The time until `now` was spent waiting for a body.
+    fn count_body_wait(&mut self, now: Instant) {
+        self.body_waited += now.saturating_duration_since(self.waiting_since);
     }
 
     fn set_deadline<P: Proactor>(&mut self, shared: &mut Shared<P>) {
@@ -868,16 +1018,47 @@ impl Connection {
         }
     }
 
-    /// When to look after what is waited for. A restart waits while draining, so nobody may hold it
-    /// up by doing nothing.
+    /// When to look after this connection.
     fn due<P>(&self, shared: &Shared<P>) -> Option<Instant> {
+        match (self.peer_due(shared), self.request_due(shared)) {
+            (Some(peer), Some(request)) => Some(peer.min(request)),
+            (peer, request) => peer.or(request),
+        }
+    }
+
+    /// When the request under way has taken all the time it may.
+    fn request_due<P>(&self, shared: &Shared<P>) -> Option<Instant> {
+        let timeout = shared.config.timeouts.request?;
+        // A WebSocket is meant to last; pings find out when its client has gone.
+        if self.websocket.is_some() {
+            return None;
+        }
+        Some(self.exchange.as_ref()?.begun + timeout)
+    }
+
+    /// How long the body may still keep us waiting: see [`Timeouts::body_min_rate`].
+    ///
+    /// [`Timeouts::body_min_rate`]: crate::config::Timeouts::body_min_rate
+    fn body_patience(&self, timeouts: &Timeouts) -> Duration {
+        if timeouts.body_min_rate == 0 {
+            return timeouts.body;
+        }
+        let earned = self.body_bytes.saturating_mul(1000) / u64::from(timeouts.body_min_rate);
+        let all = timeouts.body.saturating_add(Duration::from_millis(earned));
+        all.saturating_sub(self.body_waited).min(timeouts.body)
+    }
+
+    /// When the peer has kept us waiting for too long. A restart waits while draining, so nobody may
+    /// hold it up by doing nothing.
+    fn peer_due<P>(&self, shared: &Shared<P>) -> Option<Instant> {
         let timeouts = &shared.config.timeouts;
         let usual = match self.waiting {
             Waiting::Ours => return None,
             Waiting::ProxyHeader => timeouts.head.min(PROXY_HEADER),
-            Waiting::FirstRequest | Waiting::Head => timeouts.head,
+            Waiting::FirstRequest => timeouts.first_byte,
+            Waiting::Head => timeouts.head,
             Waiting::NextRequest => timeouts.keep_alive,
-            Waiting::Body => timeouts.body,
+            Waiting::Body => self.body_patience(timeouts),
             Waiting::Write => timeouts.write,
             Waiting::Linger => timeouts.linger,
             Waiting::HalfClose => timeouts.half_close,

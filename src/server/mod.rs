@@ -14,7 +14,9 @@
 
 mod accept;
 mod connection;
+mod request_id;
 mod timers;
+mod trace;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,7 +25,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::Config;
+use crate::access_log::AccessLog;
+use crate::config::{Config, Overload};
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
@@ -31,8 +34,11 @@ use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
 use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
+use request_id::RequestIds;
 use timers::Timers;
 
+/// Trouble that lasts is told at most this often: the log is not to fill the disk as well.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Buffers of finished sends that are kept for the next ones.
 const SPARE_OUTPUTS: usize = 256;
 
@@ -69,6 +75,16 @@ pub enum Event {
     /// A listener could not accept, for a reason of this machine; it is tried again in a moment.
     /// Told at most once in ten seconds.
     AcceptFailed(io::Error),
+    /// The application works on [`Config::backpressure`] requests, and others are refused. Told at
+    /// most once in ten seconds. Only with [`Overload::Refuse`].
+    Overloaded,
+    /// A request took longer than [`Timeouts::request`](crate::config::Timeouts::request), and how
+    /// its client was left: [`Left::Refused`] (with a 503) or [`Left::Aborted`]. Whoever works on it
+    /// should stop.
+    TimedOut(RequestId, Left),
+    /// So many records of the access log were lost: its destination does not take them. Told at
+    /// most once in ten seconds.
+    AccessLost(u64),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
     /// A connection to a listener with PROXY protocol was closed without an answer. Only with
@@ -211,18 +227,43 @@ struct Shared<P> {
     events: VecDeque<Event>,
     /// Requests that no one has taken yet, in the order they came.
     queue: VecDeque<RequestId>,
+    /// Requests that the application works on.
+    running: usize,
     /// Connections whose state has changed since the last flush.
     touched: Vec<StreamId>,
+    /// Connections that have had their share of this turn, with pipelined requests left.
+    resting: Vec<StreamId>,
     spare_outputs: Vec<Outgoing>,
+    access_log: Option<AccessLog>,
+    request_ids: Option<RequestIds>,
     now: Instant,
     next_number: u32,
     date: Date,
     codecs: Codecs,
     /// When draining began.
     draining_since: Option<Instant>,
+    /// When an [`Event::Overloaded`] was the last time.
+    overload_told: Option<Instant>,
 }
 
 impl<P> Shared<P> {
+    /// Whether the application has as many requests as it may.
+    fn is_busy(&self) -> bool {
+        self.running + self.queue.len() >= self.config.backpressure
+    }
+
+    /// Whether a request that comes now gets a 503. Tells that, but not each time.
+    fn refuses(&mut self) -> bool {
+        if self.config.overload == Overload::Wait || !self.is_busy() {
+            return false;
+        }
+        if self.overload_told.is_none_or(|told| self.now >= told + TELL_EVERY) {
+            self.overload_told = Some(self.now);
+            self.events.push_back(Event::Overloaded);
+        }
+        true
+    }
+
     fn number(&mut self) -> u32 {
         self.next_number = self.next_number.wrapping_add(1);
         self.next_number
@@ -287,7 +328,8 @@ pub struct Server<P> {
     )]
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
-    running: usize,
+    /// [`Server::next_event`] looks for news of requests under way before new requests.
+    news_first: bool,
     acceptors: Vec<Acceptor>,
     accepting: bool,
     drained_told: bool,
@@ -305,24 +347,30 @@ impl<P: Proactor> Server<P> {
     /// A server without listeners.
     pub fn new(proactor: P, config: Config) -> Self {
         let now = proactor.now();
+        let request_ids = config.request_id_header.as_deref().map(RequestIds::new);
         Self {
             shared: Shared {
                 proactor,
                 config,
+                access_log: None,
+                request_ids,
                 timers: Timers::new(now),
                 events: VecDeque::new(),
                 queue: VecDeque::new(),
+                running: 0,
                 touched: Vec::new(),
+                resting: Vec::new(),
                 spare_outputs: Vec::new(),
                 now,
                 next_number: 0,
                 date: Date::new(),
                 codecs: Codecs::default(),
                 draining_since: None,
+                overload_told: None,
             },
             connections: Vec::new(),
             open: 0,
-            running: 0,
+            news_first: true,
             acceptors: Vec::new(),
             accepting: false,
             drained_told: false,
@@ -351,6 +399,17 @@ impl<P: Proactor> Server<P> {
     /// When the proactor cannot take it.
     pub fn add_proxy_listener(&mut self, listener: OwnedFd) -> io::Result<()> {
         self.register(listener, true)
+    }
+
+    /// Log each request of connections that are accepted from now on.
+    pub fn log_access(&mut self, log: AccessLog) {
+        self.shared.access_log = Some(log);
+    }
+
+    /// End the access log: waits until it is written, as [`AccessLog`] says. Returns how many
+    /// records were lost and not told yet. The end of the server does the same.
+    pub fn close_access_log(&mut self) -> u64 {
+        self.shared.access_log.as_mut().map_or(0, AccessLog::close)
     }
 
     /// Accept from the next flush on.
@@ -382,9 +441,18 @@ impl<P: Proactor> Server<P> {
 
     /// Arm what the connections and listeners ask for since the last turn. Submits nothing yet.
     pub fn flush(&mut self) {
+        // The application may have taken its time since the last turn: what begins to be waited for
+        // begins now.
+        self.shared.now = self.shared.proactor.now();
         self.settle_touched();
         self.arm_accepts();
         self.tell_drained();
+        if let Some(log) = &mut self.shared.access_log
+            && log.is_due(self.shared.now)
+            && let Some(lost) = log.hand_over(self.shared.now)
+        {
+            self.shared.events.push_back(Event::AccessLost(lost));
+        }
     }
 
     /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
@@ -395,20 +463,23 @@ impl<P: Proactor> Server<P> {
     ///
     /// When the proactor fails; the server cannot go on then.
     pub fn wait(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
-        if self.has_events() {
+        if self.has_work() {
             let now = self.shared.proactor.now();
             self.shared.proactor.wait(Some(now), &mut self.completions)?;
             return Ok(self.completions.len());
         }
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
-        let deadline = own.into_iter().flatten().chain(deadline).min();
+        let mut deadline = own.into_iter().flatten().chain(deadline).min();
+        if let Some(due) = self.shared.access_log.as_ref().and_then(AccessLog::due) {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
     }
 
     /// True when [`Server::wait`] can be expected to block.
     pub fn would_block(&self, deadline: Option<Instant>) -> bool {
-        !self.has_events()
+        !self.has_work()
             && !self.shared.proactor.is_ready()
             && deadline.is_none_or(|deadline| deadline > self.shared.proactor.now())
     }
@@ -421,6 +492,7 @@ impl<P: Proactor> Server<P> {
             self.complete(completion);
         }
         self.completions = completions;
+        self.resume_resting();
         self.expire_timers();
         self.close_idle_when_draining();
         self.tell_drained();
@@ -430,28 +502,39 @@ impl<P: Proactor> Server<P> {
     /// application works on fewer than [`Config::backpressure`]; each must be left with
     /// [`Server::finish`].
     pub fn next_event(&mut self) -> Option<Event> {
-        if let Some(event) = self.shared.events.pop_front() {
+        // In turns: neither a crowd of uploads nor one of new requests keeps the other from being
+        // seen.
+        if self.news_first
+            && let Some(event) = self.shared.events.pop_front()
+        {
+            self.news_first = false;
             return Some(event);
         }
-        if self.running >= self.shared.config.backpressure {
-            return None;
+        self.news_first = true;
+        if self.shared.running < self.shared.config.backpressure
+            && let Some(request) = self.shared.queue.pop_front()
+        {
+            self.shared.running += 1;
+            return Some(Event::Request(request));
         }
-        let request = self.shared.queue.pop_front()?;
-        self.running += 1;
-        Some(Event::Request(request))
+        self.shared.events.pop_front()
     }
 
     /// True when [`Server::next_event`] has something.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        !self.shared.events.is_empty()
-            || (!self.shared.queue.is_empty() && self.running < self.shared.config.backpressure)
+        let Shared { events, queue, running, config, .. } = &self.shared;
+        !events.is_empty() || (!queue.is_empty() && *running < config.backpressure)
+    }
+
+    /// True when there is something to do before anything else happens.
+    fn has_work(&self) -> bool {
+        self.has_events() || !self.shared.resting.is_empty()
     }
 
     /// The request of an [`Event::Request`]; `None` when its peer is gone already.
     pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
-        let (connection, shared) = self.parts(request)?;
-        connection.take_request(&shared.config)
+        self.current(request)?.take_request()
     }
 
     /// Read on in the body of a request.
@@ -582,7 +665,7 @@ impl<P: Proactor> Server<P> {
     /// The application is done with a request: answer in its place if it has not (close code 1011
     /// on an open WebSocket). To be called once for each [`Event::Request`].
     pub fn finish(&mut self, request: RequestId) -> Left {
-        self.running -= 1;
+        self.shared.running -= 1;
         self.with(request, Connection::finish).unwrap_or(Left::Answered)
     }
 
@@ -625,7 +708,16 @@ impl<P: Proactor> Server<P> {
     /// What the server holds.
     #[must_use]
     pub fn census(&self) -> Census {
-        Census { connections: self.open, queued: self.shared.queue.len(), running: self.running }
+        let Shared { queue, running, .. } = &self.shared;
+        Census { connections: self.open, queued: queue.len(), running: *running }
+    }
+
+    /// The most bytes that one connection holds of input that was not read, and of output that was
+    /// not given to the proactor. For tests: it looks at every connection.
+    #[must_use]
+    pub fn most_held(&self) -> (usize, usize) {
+        let held = self.connections.iter().flatten().map(|connection| connection.held());
+        held.fold((0, 0), |most, held| (most.0.max(held.0), most.1.max(held.1)))
     }
 
     /// True when every listener has its accept armed.
@@ -689,6 +781,20 @@ impl<P: Proactor> Server<P> {
         // What settling touches anew is looked at in the next turn.
         touched.append(&mut self.shared.touched);
         self.shared.touched = touched;
+    }
+
+    /// Connections that had their share of the last turn go on, behind all other news.
+    fn resume_resting(&mut self) {
+        let mut resting = mem::take(&mut self.shared.resting);
+        for stream in resting.drain(..) {
+            if let Some(connection) = self.connections[stream.index()].as_deref_mut() {
+                connection.resume(&mut self.shared);
+                connection.touch(&mut self.shared);
+            }
+        }
+        // What resumed may have used up its share again.
+        resting.append(&mut self.shared.resting);
+        self.shared.resting = resting;
     }
 
     fn expire_timers(&mut self) {

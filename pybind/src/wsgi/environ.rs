@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use granian_uring::http1::{RequestHead, Version};
 use granian_uring::listener::Address;
+use granian_uring::percent;
 use granian_uring::proxy::{Forwarded, Scheme};
 use granian_uring::server::{Request, RequestId};
 use pyo3::prelude::*;
@@ -17,7 +18,7 @@ use pyo3::types::{PyDict, PyString};
 use pyo3::{ffi, intern};
 
 use super::input::Input;
-use crate::scope::{COMMON_NAMES, LONGEST_COMMON_NAME, method, percent_decoded, scheme};
+use crate::scope::{COMMON_NAMES, LONGEST_COMMON_NAME, method, scheme};
 
 /// What a Unix socket has in the place of a host and a port, which may not be empty.
 const UNIX_SERVER: (&str, &str) = ("localhost", "80");
@@ -136,7 +137,7 @@ impl Environs {
     fn path_info<'py>(&self, py: Python<'py>, raw: &[u8]) -> PyResult<Bound<'py, PyString>> {
         let decoded;
         let path = if raw.contains(&b'%') {
-            decoded = percent_decoded(raw);
+            decoded = percent::decoded(raw);
             &decoded[..]
         } else {
             raw

@@ -277,6 +277,13 @@ async def status(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @handler
+async def long_head(scope: Scope, receive: Receive, send: Send) -> None:
+    """Has a header of 8 KiB."""
+    await start(send, 200, (b"x-long", b"x" * 8192), (b"content-length", b"0"))
+    await body(send)
+
+
+@handler
 async def headers(scope: Scope, receive: Receive, send: Send) -> None:
     """Has headers of its own for everything that the server adds."""
     await start(

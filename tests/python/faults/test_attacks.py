@@ -308,13 +308,7 @@ def test_attack(victim: Victim, report: list[str], name: str) -> None:
         "idle",
         "silent",
         "not_reading",
-        pytest.param(
-            "pipelining_without_reading",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="answers to pipelined requests pile up for a client that takes none",
-            ),
-        ),
+        "pipelining_without_reading",
     ],
 )
 def test_attack_that_holds(victim: Victim, report: list[str], name: str) -> None:

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from granian_uring import _native
+from granian_uring.config import OPTIONS
 from granian_uring.selector import new_event_loop
+
+# The defaults of everything that the core reads.
+_OPTIONS = {option.native: option.default for option in OPTIONS if option.native is not None}
 
 
 @contextmanager
@@ -37,18 +41,5 @@ def new_worker() -> Any:
         backlog=16,
         proxy_protocol=[],
     )
-    return _native.Worker(
-        listeners,
-        {
-            "backpressure": 16,
-            "max_connections": 16,
-            "default_headers": True,
-            "report_refusals": False,
-            "proxy_headers": False,
-            "proxy_headers_format": "x-forwarded",
-            "proxy_trusted": [],
-            "proxy_rewrite_host": False,
-            "proxy_prefix": False,
-            "proxy_strip_untrusted": False,
-        },
-    )
+    options: Any = {**_OPTIONS, "max_connections": 16, "report_refusals": False}
+    return _native.Worker(listeners, options)
