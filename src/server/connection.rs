@@ -103,10 +103,24 @@ struct Exchange {
     body_told: bool,
     /// The application waits in a read.
     reading: bool,
+    /// The application waits for the peer's going, whatever there is to read.
+    watched: bool,
     /// The application waits for room in the output.
     writing: bool,
     /// The peer has been silent after its end for so long that it counts as gone.
     presumed_gone: bool,
+}
+
+impl Exchange {
+    /// The application waits for the peer: for more of the body, or for its going.
+    fn awaits_news(&self) -> bool {
+        self.reading || self.watched
+    }
+
+    /// The application waits for the peer's going, and takes nothing of what comes.
+    fn awaits_end_alone(&self) -> bool {
+        if self.reading { self.body_told } else { self.watched }
+    }
 }
 
 /// Bytes received and not yet consumed. Empty, it holds no memory.
@@ -423,6 +437,16 @@ impl Connection {
         Reading::Wait
     }
 
+    pub(super) fn watch_peer(&mut self) -> bool {
+        let Some(exchange) = &mut self.exchange else { return true };
+        exchange.watched = !exchange.presumed_gone;
+        exchange.presumed_gone
+    }
+
+    pub(super) fn discard_response(&mut self) {
+        self.http.discard_response();
+    }
+
     pub(super) fn start_response<'h, P>(
         &mut self,
         status: u16,
@@ -692,6 +716,7 @@ impl Connection {
                     forwarded,
                     body_told: false,
                     reading: false,
+                    watched: false,
                     writing: false,
                     presumed_gone: false,
                 });
@@ -896,7 +921,7 @@ impl Connection {
 
     fn wake_reader<P>(&mut self, shared: &mut Shared<P>) {
         if let Some(exchange) = &mut self.exchange
-            && mem::take(&mut exchange.reading)
+            && (mem::take(&mut exchange.reading) | mem::take(&mut exchange.watched))
         {
             let request = RequestId { stream: self.stream, number: exchange.number };
             shared.events.push_back(Event::Readable(request));
@@ -952,9 +977,7 @@ impl Connection {
             (_, Stage::Lingering) => true,
             // The end, too, is for later than the requests before it.
             (None, _) => !self.held,
-            (Some(exchange), _) if exchange.reading && exchange.body_told => {
-                self.input.rest().len() < most
-            }
+            (Some(exchange), _) if exchange.awaits_end_alone() => self.input.rest().len() < most,
             (Some(exchange), _) => exchange.reading || self.input.is_empty(),
         }
     }
@@ -1012,7 +1035,7 @@ impl Connection {
             (Stage::Open, _) if self.websocket.is_some() => self.websocket_waits_for(),
             (Stage::Announced, _) => Waiting::ProxyHeader,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
-                (true, _) if self.input_ended => Waiting::HalfClose,
+                _ if self.input_ended && exchange.awaits_news() => Waiting::HalfClose,
                 (true, false) => Waiting::Body,
                 _ => Waiting::Ours,
             },

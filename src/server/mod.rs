@@ -557,6 +557,12 @@ impl<P: Proactor> Server<P> {
         self.with(request, Connection::read_body).unwrap_or(Reading::Disconnected)
     }
 
+    /// Whether the peer of a request is gone, or the request over. If not, an [`Event::Readable`]
+    /// will come when it may be; it may come earlier too.
+    pub fn watch_peer(&mut self, request: RequestId) -> bool {
+        self.with(request, |connection, _| connection.watch_peer()).unwrap_or(true)
+    }
+
     /// Begin an answer. Nothing is sent before the first [`Server::send_body`].
     ///
     /// # Errors
@@ -570,6 +576,13 @@ impl<P: Proactor> Server<P> {
     ) -> Result<(), SendError> {
         let Some((connection, shared)) = self.parts(request) else { return Err(SendError::Gone) };
         connection.start_response(status, headers, shared)
+    }
+
+    /// Take back an answer of which nothing was sent; without one, nothing happens.
+    pub fn discard_response(&mut self, request: RequestId) {
+        if let Some(connection) = self.current(request) {
+            connection.discard_response();
+        }
     }
 
     /// Send a piece of the answer's body; `more` is false with the last.
