@@ -59,15 +59,6 @@ class NotYet(click.UsageError):
         self.hint = hint
 
 
-class Interface(click.Choice[str]):
-    """The interfaces there are; Granian's other one is refused with a reason."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == "rsgi":
-            raise NotYet("--interface rsgi", "ASGI and WSGI applications run: --interface auto")
-        return super().convert(value, param, ctx)
-
-
 class Octal(click.IntRange):
     """A file mode, in octal as chmod(1) takes it: `660`, `0660` and `0o660` are the same."""
 
@@ -232,7 +223,7 @@ class Settings:
         "The application's protocol; auto looks at the application, asginl is ASGI without "
         "lifespan.",
         group="Application",
-        type=Interface(["auto", "asgi", "asginl", "wsgi"]),
+        type=click.Choice(["auto", "asgi", "asginl", "rsgi", "wsgi"]),
         default="auto",
     )
     factory: bool = option(

@@ -7,7 +7,15 @@ becomes the application's own traceback. Errors of clients never come here.
 from enum import IntEnum
 from types import TracebackType
 
-__all__ = ["ApplicationError", "ClientDisconnected", "ExitCode", "OperatorError", "is_disconnect"]
+__all__ = [
+    "ApplicationError",
+    "ClientDisconnected",
+    "ExitCode",
+    "OperatorError",
+    "ProtocolClosed",
+    "ProtocolError",
+    "is_disconnect",
+]
 
 
 class ExitCode(IntEnum):
@@ -31,7 +39,7 @@ _MEANINGS = {
     ExitCode.OPERATOR: "A socket, a file, the kernel or a setting keeps the server from running.",
     ExitCode.USAGE: "The command line or a `GRANIAN_*` variable is wrong, or not supported yet.",
     ExitCode.APPLICATION: "The application cannot be imported, or is not one.",
-    ExitCode.LIFESPAN: "The application's lifespan startup failed.",
+    ExitCode.LIFESPAN: "The application's lifespan startup, or its `__rsgi_init__`, failed.",
     ExitCode.INTERRUPTED: "A second SIGINT ended the server at once (128 + SIGINT).",
 }
 
@@ -70,11 +78,22 @@ class ClientDisconnected(OSError):
     """
 
 
+class ProtocolError(RuntimeError):
+    """An RSGI application breaks the protocol: a second answer, a body that was taken already."""
+
+
+class ProtocolClosed(RuntimeError):
+    """There is nobody to read from or to send to: the client has gone, or the answer is complete.
+
+    An RSGI application that does not catch it is left in peace if its client has gone.
+    """
+
+
 def is_disconnect(error: BaseException | None) -> bool:
-    """Whether `error` came of a client that had left."""
+    """Whether `error` came of talking to a client that had left."""
     seen = 0
     while error is not None and seen < 32:
-        if isinstance(error, ClientDisconnected):
+        if isinstance(error, ClientDisconnected | ProtocolClosed):
             return True
         error = error.__cause__ or error.__context__
         seen += 1

@@ -73,7 +73,7 @@ def host(
     if threads is None:
         threads = max(1, settings.backpressure // 2)
     where = f"up to {threads} threads" if threads else "the thread of the ring"
-    logger.info("the application is WSGI; it runs on %s", where)
+    logger.info("it runs on %s", where)
     worker.host_wsgi(
         application,
         environ=_environ(settings.url_path_prefix, multithread=threads > 1),

@@ -280,7 +280,7 @@ pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
 }
 
 /// Percent-decoded, then UTF-8; what is neither is replaced, as `urllib.parse.unquote` does.
-fn decoded(raw: &[u8]) -> Cow<'_, str> {
+pub fn decoded(raw: &[u8]) -> Cow<'_, str> {
     if raw.contains(&b'%') {
         Cow::Owned(String::from_utf8_lossy(&percent::decoded(raw)).into_owned())
     } else {

@@ -190,11 +190,6 @@ def test_later_words_are_not_yet(
     _assert_error(capsys, expected)
 
 
-def test_later_interfaces_are_not_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["web:app", "--interface", "rsgi"]) == ExitCode.USAGE
-    _assert_error(capsys, "--interface rsgi is not supported yet")
-
-
 @pytest.mark.parametrize("word", [word for word in LATER if word.accepted], ids=str)
 def test_later_words_pass_where_they_ask_for_what_is_done(
     monkeypatch: pytest.MonkeyPatch, word: LaterWord

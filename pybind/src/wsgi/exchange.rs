@@ -13,8 +13,8 @@ use pyo3::types::PyBytes;
 
 use super::pool::{Answer, Message, Piece, Pool};
 use super::response::Head;
-use crate::asgi::{SHARED_BODY_BYTES, SharedBytes};
-use crate::errors::send_error;
+use crate::errors::asgi_refusal;
+use crate::exchange::{Data, SHARED_BODY_BYTES, SharedBytes};
 use crate::selector;
 use crate::worker::Worker;
 
@@ -103,7 +103,7 @@ impl Exchange {
         }
         let mut way = self.way();
         if way.gone && way.body.is_empty() && !way.body_ended {
-            return Err(send_error(py, SendError::Gone));
+            return Err(asgi_refusal(py, SendError::Gone));
         }
         let taken = std::mem::take(&mut way.body);
         if let Link::Threads(pool) = &self.link
@@ -209,7 +209,7 @@ impl Exchange {
                     }
                 }
                 Reading::Wait => selector::turn_within(py, worker)?,
-                Reading::Disconnected => return Err(send_error(py, SendError::Gone)),
+                Reading::Disconnected => return Err(asgi_refusal(py, SendError::Gone)),
             }
         }
     }
@@ -225,7 +225,7 @@ impl Exchange {
         let body = if bytes.len() < SHARED_BODY_BYTES {
             Body::Copied(bytes)
         } else {
-            Body::Shared(Box::new(SharedBytes::new(data)))
+            Body::Shared(Box::new(SharedBytes::new(Data::Bytes(data), bytes)))
         };
         let sent = worker.with(|state| {
             if let Some(head) = head {

@@ -19,7 +19,7 @@ use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 use super::Gateway;
 use super::exchange::{Exchange, Gone, Sent};
 use super::pool::Message;
-use crate::errors::send_error;
+use crate::errors::asgi_refusal;
 
 /// A list or tuple of at most this many bytes is sent as one piece.
 const JOINED_BYTES: usize = 64 * 1024;
@@ -203,7 +203,7 @@ impl StartResponse {
         let data = piece(data)?;
         if self.give(py, data)? == Sent::Full {
             let room = self.exchange.wait_for_room(py)?;
-            room.map_err(|Gone| send_error(py, SendError::Gone))?;
+            room.map_err(|Gone| asgi_refusal(py, SendError::Gone))?;
         }
         Ok(())
     }
@@ -255,7 +255,7 @@ impl StartResponse {
         let sent = self
             .exchange
             .send(py, head, data, last)
-            .map_err(|Gone| send_error(py, SendError::Gone))?;
+            .map_err(|Gone| asgi_refusal(py, SendError::Gone))?;
         self.sent += data.as_bytes().len() as u64;
         self.ended = last;
         Ok(sent)
@@ -301,8 +301,10 @@ impl StartResponse {
             return self.end(py).map(|()| None);
         };
         self.given_out = true;
-        let message =
-            self.exchange.send_whole(head, data).map_err(|Gone| send_error(py, SendError::Gone))?;
+        let message = self
+            .exchange
+            .send_whole(head, data)
+            .map_err(|Gone| asgi_refusal(py, SendError::Gone))?;
         self.ended = true;
         Ok(message)
     }

@@ -11,9 +11,7 @@ from asgi.test_bodies import chunked, post
 @pytest.fixture(params=["0", "1", "4"], scope="module")
 def validated(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server whose application is under the validator."""
-    # The validator takes any arguments, so nobody can tell what it is.
-    options = ("--interface", "wsgi", "--blocking-threads", request.param)
-    with Server(*options, app="wsgi.apps:validated") as server:
+    with Server("--blocking-threads", request.param, app="wsgi.apps:validated") as server:
         server.wait_until_ready()
         yield server
         server.stop()
