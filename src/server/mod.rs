@@ -477,10 +477,16 @@ impl<P: Proactor> Server<P> {
             self.shared.proactor.wait(Some(now), &mut self.completions)?;
             return Ok(self.completions.len());
         }
-        let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
-        let mut deadline = own.into_iter().flatten().chain(deadline).min();
-        if let Some(due) = self.shared.access_log.as_ref().and_then(AccessLog::due) {
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        let mut deadline = deadline;
+        let log_due = self.shared.access_log.as_ref().and_then(AccessLog::due);
+        for own in
+            [self.shared.timers.next(), log_due, self.accept_paused_until, self.next_drain_look()]
+        {
+            if let Some(own) = own
+                && deadline.is_none_or(|deadline| own < deadline)
+            {
+                deadline = Some(own);
+            }
         }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
