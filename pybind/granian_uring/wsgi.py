@@ -6,6 +6,7 @@ have in common, `wsgi.file_wrapper`, and what the log says when an application f
 """
 
 import atexit
+import io
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ class _Readable(Protocol):
 class FileWrapper:
     """`wsgi.file_wrapper`: an iterable over the blocks of a file, which it closes.
 
-    `block_bytes` is what is read at a time.
+    `block_bytes` is what is read at a time. Where the kernel can send the file nobody iterates.
     """
 
     def __init__(self, file: _Readable, block_bytes: int = _BLOCK_BYTES) -> None:
@@ -40,6 +41,18 @@ class FileWrapper:
         close = getattr(file, "close", None)
         if close is not None:
             self.close: Callable[[], None] = close
+
+    def plain_file(self) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None:
+        """The file, if its bytes are those of its descriptor.
+
+        Only of Python's own types that is known: a `GzipFile` has a descriptor too.
+        """
+        file: Any = self._file
+        raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+        if type(raw) is not io.FileIO or raw.closed:
+            return None
+        file.flush()
+        return file  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[bytes]:
         return self

@@ -149,7 +149,8 @@ fn turn(py: Python<'_>, worker: &Worker, deadline: Option<Instant>) -> PyResult<
         let completions = completions.map_err(PyOSError::new_err)?;
         state.selector.after_wait(&mut state.server, None);
         let foreign = std::mem::take(&mut state.selector.foreign);
-        let events = state.server.has_events() || !state.held.is_empty();
+        let closings = state.closings.as_ref().is_some_and(|closings| !closings.is_empty());
+        let events = state.server.has_events() || !state.held.is_empty() || closings;
         Ok((completions, Turn { foreign, events }))
     })?
 }

@@ -5,6 +5,7 @@
 //! application is reached.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Event, Left, Request, RequestId, Server};
@@ -49,6 +50,8 @@ pub struct State {
     pub held: VecDeque<Event>,
     /// The ring's side of the WSGI threads.
     pub wsgi: Option<wsgi::Ring>,
+    /// With WSGI on this thread: what `dispatch` has to close.
+    pub closings: Option<Arc<wsgi::Closings>>,
 }
 
 /// The loop that runs on the worker's ring, from `Worker.attach`.
@@ -406,6 +409,7 @@ impl Worker {
             templates: Vec::new(),
             held: VecDeque::new(),
             wsgi: None,
+            closings: None,
         };
         Ok(Self {
             state: ThreadBound::new(Some(state)),
@@ -484,9 +488,14 @@ impl Worker {
     ) -> PyResult<()> {
         let gateway = wsgi::Gateway::new(py, application, environ, failed, leave)?;
         let hosting = wsgi::Hosting::new(gateway, threads, idle_seconds)?;
-        if let wsgi::Hosting::Threads(pool) = &hosting {
-            let ring = wsgi::Ring::new(pool.clone());
-            self.with(|state| state.wsgi = Some(ring))?;
+        match &hosting {
+            wsgi::Hosting::Threads(pool) => {
+                let ring = wsgi::Ring::new(pool.clone());
+                self.with(|state| state.wsgi = Some(ring))?;
+            }
+            wsgi::Hosting::Inline(inline) => {
+                self.with(|state| state.closings = Some(inline.closings()))?;
+            }
         }
         self.wsgi
             .set(py, hosting)
@@ -612,6 +621,11 @@ impl Worker {
         }
         let state = self.state.with(Option::take)?;
         let lost = state.map_or(0, |mut state| state.server.close_access_log());
+        match self.wsgi.get(py) {
+            Some(wsgi::Hosting::Threads(pool)) => pool.close_rest(py),
+            Some(wsgi::Hosting::Inline(inline)) => inline.close_sent(py),
+            None => {}
+        }
         // Not left to the end of this object: it is in a cycle with Python's part of the worker.
         self.listeners.get().remove_files();
         Ok(lost)
@@ -641,6 +655,9 @@ impl Worker {
             if !handled {
                 this.tell(slf.py(), event)?;
             }
+        }
+        if let wsgi::Hosting::Inline(inline) = hosting {
+            inline.close_sent(slf.py());
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! that its memory can be used again and objects of the application be released where that is
 //! allowed.
 
+use std::any::Any;
 use std::fs::File;
 use std::ops::Range;
 
@@ -34,13 +35,21 @@ pub struct FileRange {
     file: File,
     offset: u64,
     length: usize,
+    /// Dropped with the range.
+    _companion: Option<Box<dyn Any + Send>>,
 }
 
 impl FileRange {
     /// The `length` bytes from `offset` on. A file that turns out to be shorter fails the send.
     #[must_use]
     pub fn new(file: File, offset: u64, length: usize) -> Self {
-        Self { file, offset, length }
+        Self { file, offset, length, _companion: None }
+    }
+
+    /// The same, with something that is dropped when the range was sent, or will not be.
+    #[must_use]
+    pub fn with(self, companion: Box<dyn Any + Send>) -> Self {
+        Self { _companion: Some(companion), ..self }
     }
 
     /// Number of bytes.
@@ -54,7 +63,7 @@ impl FileRange {
     pub fn part(self, part: Range<usize>) -> Self {
         let end = part.end.min(self.length);
         let start = part.start.min(end);
-        Self { offset: self.offset_of(start), length: end - start, file: self.file }
+        Self { offset: self.offset_of(start), length: end - start, ..self }
     }
 
     /// The file.

@@ -7,12 +7,14 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use granian_uring::proactor::FileRange;
 use granian_uring::server::{Body, Left, Progress, Reading, RequestId, SendError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::inline::Closings;
 use super::pool::{Answer, Message, Piece, Pool};
-use super::response::Head;
+use super::response::{Answering, Head};
 use crate::errors::asgi_refusal;
 use crate::exchange::{Data, SHARED_BODY_BYTES, SharedBytes};
 use crate::selector;
@@ -28,7 +30,7 @@ pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 pub enum Link {
     Threads(Arc<Pool>),
     /// This is the ring's thread.
-    Inline(Py<Worker>),
+    Inline(Py<Worker>, Arc<Closings>),
 }
 
 /// A request that the application works on.
@@ -86,7 +88,7 @@ impl Exchange {
             let mut way = self.way();
             if way.body.is_empty() && !way.body_ended && !way.gone {
                 match &self.link {
-                    Link::Inline(worker) => {
+                    Link::Inline(worker, _) => {
                         drop(way);
                         return self.read_inline(py, worker.get());
                     }
@@ -126,8 +128,8 @@ impl Exchange {
         last: bool,
     ) -> Result<Sent, Gone> {
         let pool = match &self.link {
-            Link::Inline(worker) => {
-                return self.send_inline(worker.get(), head.as_ref(), data, last);
+            Link::Inline(worker, _) => {
+                return self.send_inline(worker.get(), head.as_ref(), bytes_body(data), last);
             }
             Link::Threads(pool) => pool,
         };
@@ -159,13 +161,38 @@ impl Exchange {
         data: &Bound<'_, PyBytes>,
     ) -> Result<Option<Message>, Gone> {
         match &self.link {
-            Link::Inline(worker) => {
-                self.send_inline(worker.get(), Some(&head), data, true).map(|_| None)
+            Link::Inline(worker, _) => {
+                self.send_inline(worker.get(), Some(&head), bytes_body(data), true).map(|_| None)
             }
             Link::Threads(pool) => {
                 let (exchange, piece) = (self.clone(), Piece::new(pool, data));
                 Ok(Some(Message::Answer(Answer { exchange, head: Some(head), piece, last: true })))
             }
+        }
+    }
+
+    /// As [`Exchange::send_whole`], a file.
+    pub fn send_file(
+        self: &Arc<Self>,
+        head: Option<Head>,
+        range: FileRange,
+    ) -> Result<Option<Message>, Gone> {
+        match &self.link {
+            Link::Inline(worker, _) => {
+                self.send_inline(worker.get(), head.as_ref(), Body::File(range), true).map(|_| None)
+            }
+            Link::Threads(_) => {
+                let (exchange, piece) = (self.clone(), Piece::File(range));
+                Ok(Some(Message::Answer(Answer { exchange, head, piece, last: true })))
+            }
+        }
+    }
+
+    /// Have what the application returned closed, by who may call Python.
+    pub fn close_later(&self, answering: Answering) {
+        match &self.link {
+            Link::Inline(_, closings) => closings.add(answering),
+            Link::Threads(pool) => pool.close_later(answering),
         }
     }
 
@@ -178,7 +205,7 @@ impl Exchange {
 
     /// Wait until there is room for more of the answer: only needed after [`Sent::Full`].
     pub fn wait_for_room(&self, py: Python<'_>) -> PyResult<Result<(), Gone>> {
-        let Link::Inline(worker) = &self.link else { return Ok(Ok(())) };
+        let Link::Inline(worker, _) = &self.link else { return Ok(Ok(())) };
         loop {
             match worker.get().with(|state| state.server.room(self.id))? {
                 Ok(Progress::Ready) => return Ok(Ok(())),
@@ -192,7 +219,7 @@ impl Exchange {
     pub fn give_up(self: &Arc<Self>) {
         match &self.link {
             // The worker may be closed: then nothing is left to do.
-            Link::Inline(worker) => {
+            Link::Inline(worker, _) => {
                 let _: PyResult<Left> = worker.get().finish(self.id);
             }
             Link::Threads(pool) => pool.push(Message::GiveUp(self.clone())),
@@ -218,15 +245,9 @@ impl Exchange {
         &self,
         worker: &Worker,
         head: Option<&Head>,
-        data: &Bound<'_, PyBytes>,
+        body: Body<'_>,
         last: bool,
     ) -> Result<Sent, Gone> {
-        let bytes = data.as_bytes();
-        let body = if bytes.len() < SHARED_BODY_BYTES {
-            Body::Copied(bytes)
-        } else {
-            Body::Shared(Box::new(SharedBytes::new(Data::Bytes(data), bytes)))
-        };
         let sent = worker.with(|state| {
             if let Some(head) = head {
                 state.server.start_response(self.id, head.status, head.fields())?;
@@ -279,5 +300,14 @@ impl Exchange {
     fn wait(&self, done: impl Fn(&Way) -> bool) {
         let waits = |way: &mut Way| !way.gone && !done(way);
         drop(self.news.wait_while(self.way(), waits).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn bytes_body<'a>(data: &'a Bound<'_, PyBytes>) -> Body<'a> {
+    let bytes = data.as_bytes();
+    if bytes.len() < SHARED_BODY_BYTES {
+        Body::Copied(bytes)
+    } else {
+        Body::Shared(Box::new(SharedBytes::new(Data::Bytes(data), bytes)))
     }
 }

@@ -30,6 +30,22 @@ pub struct Inline {
     gathering: Mutex<HashMap<RequestId, Gathering>>,
     /// The answer goes on when there is room.
     resting: Mutex<HashMap<RequestId, Answering>>,
+    closings: Arc<Closings>,
+}
+
+/// What applications returned, and what was sent of it by the kernel: to be closed by the next
+/// `dispatch`.
+#[derive(Default)]
+pub struct Closings(Mutex<Vec<Answering>>);
+
+impl Closings {
+    pub fn add(&self, answering: Answering) {
+        lock(&self.0).push(answering);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
 }
 
 struct Gathering {
@@ -39,7 +55,24 @@ struct Gathering {
 
 impl Inline {
     pub fn new(gateway: Gateway) -> Arc<Self> {
-        Arc::new(Self { gateway, gathering: Mutex::default(), resting: Mutex::default() })
+        Arc::new(Self {
+            gateway,
+            gathering: Mutex::default(),
+            resting: Mutex::default(),
+            closings: Arc::default(),
+        })
+    }
+
+    pub fn closings(&self) -> Arc<Closings> {
+        self.closings.clone()
+    }
+
+    /// Close what was sent.
+    pub fn close_sent(&self, py: Python<'_>) {
+        let sent = std::mem::take(&mut *lock(&self.closings.0));
+        for answering in sent {
+            answering.close(py, &self.gateway);
+        }
     }
 
     /// Handle what the server has to say. True if it was for us.
@@ -118,7 +151,7 @@ impl Inline {
         request: &Request,
         (has_body, body, body_ended): (bool, Vec<u8>, bool),
     ) {
-        let link = Link::Inline(worker.clone().unbind());
+        let link = Link::Inline(worker.clone().unbind(), self.closings.clone());
         let exchange = Arc::new(Exchange::new(id, link, has_body, body, body_ended));
         let step = begin(worker.py(), &self.gateway, request, &exchange);
         self.keep(id, step);

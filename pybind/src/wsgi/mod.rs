@@ -25,7 +25,7 @@
 //! | `ring` | the ring's side of the pool |
 //! | `inline` | the application on the ring's thread |
 //!
-//! Not here: `wsgi.file_wrapper` and the log's words (`granian_uring/wsgi.py`), framing and
+//! Not here: the class of `wsgi.file_wrapper` and the log's words (`granian_uring/wsgi.py`), framing and
 //! connections (the core).
 
 mod environ;
@@ -43,6 +43,7 @@ use granian_uring::server::Request;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+pub use inline::Closings;
 pub use inline::Inline;
 pub use input::Input;
 pub use pool::Pool;
@@ -56,6 +57,8 @@ use exchange::Exchange;
 pub struct Gateway {
     application: Py<PyAny>,
     environs: Environs,
+    /// The class of the environ's `wsgi.file_wrapper`.
+    file_wrapper: Py<PyAny>,
     /// `failed(environ, error, consequence)`: log that the application broke the contract.
     failed: Py<PyAny>,
     /// `leave(error)`: the application raised `SystemExit` or `KeyboardInterrupt`.
@@ -72,8 +75,9 @@ impl Gateway {
     ) -> PyResult<Self> {
         // That of every request without a body.
         environ.bind(py).set_item("wsgi.input", Py::new(py, Input::new(None))?)?;
+        let file_wrapper = environ.bind(py).as_any().get_item("wsgi.file_wrapper")?.unbind();
         let environs = Environs::new(py, environ)?;
-        Ok(Self { application, environs, failed, leave })
+        Ok(Self { application, environs, file_wrapper, failed, leave })
     }
 
     fn environ<'py>(

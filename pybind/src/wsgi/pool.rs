@@ -18,14 +18,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use granian_uring::proactor::Payload;
+use granian_uring::proactor::{FileRange, Payload};
 use granian_uring::server::Request;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::Gateway;
 use super::exchange::Exchange;
-use super::response::{Head, serve};
+use super::response::{Answering, Head, serve};
 
 /// A piece of at least this many bytes is sent from where it is. Below, a copy is cheaper than the
 /// way back that the object has to take, to be released where the GIL is held.
@@ -62,6 +62,8 @@ pub struct Answer {
 pub enum Piece {
     Copied(Vec<u8>),
     Shared(Returned),
+    /// The whole body.
+    File(FileRange),
 }
 
 impl Piece {
@@ -112,6 +114,9 @@ struct Queues {
     messages: Vec<Message>,
     /// Objects to release where the GIL is held.
     returned: Vec<Py<PyBytes>>,
+    /// What applications returned, and what was sent of it: to be closed by a thread between two
+    /// requests.
+    closings: Vec<Answering>,
     /// Threads without work, the one that worked last on top.
     idle: Vec<Thread>,
     threads: usize,
@@ -209,7 +214,7 @@ impl Pool {
 
     /// Leave an answer, and take the next job. The answer need not wake a ring that looks by itself
     /// in a moment, as long as there is more to do here.
-    fn exchange(&self, answer: Option<Message>) -> Option<Job> {
+    fn exchange(&self, py: Python<'_>, answer: Option<Message>) -> Option<Job> {
         let mut queues = self.queues();
         let job = queues.jobs.pop_front();
         if !queues.closed {
@@ -222,10 +227,14 @@ impl Pool {
             queues.ring_sleeps = false;
         }
         let returned = std::mem::take(&mut queues.returned);
+        let closings = std::mem::take(&mut queues.closings);
         drop(queues);
         drop(returned);
         if wake {
             self.ring();
+        }
+        for answering in closings {
+            answering.close(py, &self.gateway);
         }
         job
     }
@@ -233,7 +242,8 @@ impl Pool {
     /// Wait for work, without the GIL. False when this thread shall leave.
     fn rest(&self) -> bool {
         let mut queues = self.queues();
-        if !queues.jobs.is_empty() || !queues.returned.is_empty() {
+        let quiet = queues.jobs.is_empty() && queues.returned.is_empty();
+        if !quiet || !queues.closings.is_empty() {
             return true;
         }
         let myself = thread::current();
@@ -354,8 +364,25 @@ impl Pool {
     }
 
     fn return_object(&self, object: Py<PyBytes>) {
+        self.leave_to_a_thread(|queues| queues.returned.push(object));
+    }
+
+    /// The ring: what was returned is sent, or will not be.
+    pub fn close_later(&self, answering: Answering) {
+        self.leave_to_a_thread(|queues| queues.closings.push(answering));
+    }
+
+    /// Close what no thread has closed, when the ring is gone and none may come by any more.
+    pub fn close_rest(&self, py: Python<'_>) {
+        let closings = std::mem::take(&mut self.queues().closings);
+        for answering in closings {
+            answering.close(py, &self.gateway);
+        }
+    }
+
+    fn leave_to_a_thread(&self, leave: impl FnOnce(&mut Queues)) {
         let mut queues = self.queues();
-        queues.returned.push(object);
+        leave(&mut queues);
         let worker = queues.idle.pop();
         drop(queues);
         if let Some(worker) = worker {
@@ -379,7 +406,7 @@ impl Pool {
             self.begun(1);
             let mut answer = None;
             loop {
-                match self.exchange(answer.take()) {
+                match self.exchange(py, answer.take()) {
                     Some(job) => {
                         answer = serve(py, &self.gateway, &job.request, &job.exchange);
                         if self.abandoned.load(Ordering::Relaxed) {

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use granian_uring::proactor::FileRange;
 use granian_uring::server::{Request, SendError};
 use pyo3::exceptions::{
     PyAssertionError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTypeError, PyValueError,
@@ -20,6 +21,7 @@ use super::Gateway;
 use super::exchange::{Exchange, Gone, Sent};
 use super::pool::Message;
 use crate::errors::asgi_refusal;
+use crate::files;
 
 /// A list or tuple of at most this many bytes is sent as one piece.
 const JOINED_BYTES: usize = 64 * 1024;
@@ -308,6 +310,16 @@ impl StartResponse {
         self.ended = true;
         Ok(message)
     }
+
+    /// The whole body is a file. It is sent up to the declared length.
+    fn give_file(&mut self, py: Python<'_>, range: FileRange) -> PyResult<Option<Message>> {
+        let declared = self.declared.map_or(Ok(usize::MAX), usize::try_from)?;
+        let range = range.part(0..declared);
+        self.given_out = true;
+        self.ended = true;
+        let head = self.head.take();
+        self.exchange.send_file(head, range).map_err(|Gone| asgi_refusal(py, SendError::Gone))
+    }
 }
 
 /// The exception of `exc_info`, to be raised again.
@@ -377,7 +389,11 @@ pub fn begin(
                 let sole = matches!(iterable.len(), Ok(1));
                 let (iterable, iterator) = (iterable.unbind(), iterator.unbind());
                 let response = response.unbind();
-                Answering { environ, response, iterable, iterator, sole }.go_on(py, gateway)
+                let answering = Answering { environ, response, iterable, iterator, sole };
+                match answering.file(py, gateway) {
+                    Some(range) => answering.send_file(py, gateway, range),
+                    None => answering.go_on(py, gateway),
+                }
             }
             Err(error) => {
                 fail(py, gateway, &environ, &response, error);
@@ -432,6 +448,48 @@ impl Answering {
         Step::Done(None)
     }
 
+    /// What the kernel can send of what was returned, PEP 3333 "Optional Platform-Specific File
+    /// Handling": from the file's position to its end. Anything else is iterated, also where that
+    /// will fail, and what looks empty (as the files of `/proc` do).
+    fn file(&self, py: Python<'_>, gateway: &Gateway) -> Option<FileRange> {
+        let wrapper = self.iterable.bind(py);
+        if !wrapper.get_type().is(&gateway.file_wrapper) {
+            return None;
+        }
+        let file = wrapper.call_method0(intern!(py, "plain_file")).ok()?;
+        if file.is_none() || self.response.bind(py).try_borrow().ok()?.head.is_none() {
+            return None;
+        }
+        files::part(&file, None, None).ok().filter(|range| range.length() > 0)
+    }
+
+    /// Send `range`, and close what was returned when that is over, or will not be.
+    fn send_file(self, py: Python<'_>, gateway: &Gateway, range: FileRange) -> Step {
+        let response = self.response.clone_ref(py);
+        let checked = response.bind(py).try_borrow().map_err(PyErr::from).and_then(|response| {
+            response.check_complete(range.length() as u64)?;
+            Ok(response.exchange.clone())
+        });
+        let exchange = match checked {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                fail(py, gateway, &self.environ, response.bind(py), error);
+                self.close(py, gateway);
+                return Step::Done(None);
+            }
+        };
+        let environ = self.environ.clone_ref(py);
+        let range = range.with(Box::new(Closing { answering: Some(self), exchange }));
+        let given = response.bind(py).try_borrow_mut().map_err(PyErr::from);
+        match given.and_then(|mut response| response.give_file(py, range)) {
+            Ok(message) => Step::Done(message),
+            Err(error) => {
+                fail(py, gateway, &environ, response.bind(py), error);
+                Step::Done(None)
+            }
+        }
+    }
+
     /// Close the iterable, which is called once whatever happened.
     pub fn close(self, py: Python<'_>, gateway: &Gateway) {
         let closed = match self.iterable.bind(py).getattr_opt(intern!(py, "close")) {
@@ -462,6 +520,22 @@ impl Answering {
         }
         response.try_borrow_mut()?.end(py)?;
         Ok(true)
+    }
+}
+
+/// Goes with a file that the kernel reads: its end is the time to close what was returned.
+struct Closing {
+    /// `None` only within `drop`.
+    answering: Option<Answering>,
+    exchange: Arc<Exchange>,
+}
+
+impl Drop for Closing {
+    /// On the ring's thread, where Python cannot be called.
+    fn drop(&mut self) {
+        if let Some(answering) = self.answering.take() {
+            self.exchange.close_later(answering);
+        }
     }
 }
 

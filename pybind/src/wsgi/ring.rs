@@ -202,6 +202,7 @@ impl Ring {
                 server.send_body(id, Body::Copied(&bytes), !last)
             }
             Piece::Copied(bytes) => server.send_body(id, Body::Shared(Box::new(bytes)), !last),
+            Piece::File(range) => server.send_body(id, Body::File(range), !last),
             Piece::Shared(object) => server.send_body(id, Body::Shared(Box::new(object)), !last),
         });
         if last {

@@ -4,6 +4,7 @@ What a test has to know of the inside is printed as a line `note: ...` on stdout
 wait for it.
 """
 
+import gzip
 import hashlib
 import io
 import json
@@ -11,9 +12,11 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
@@ -266,6 +269,37 @@ def by_file(environ: Environ, start: Start) -> Iterable[bytes]:
     size = int(query(environ)["size"])
     wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](File(b"f" * size), 1000)
     return wrapped
+
+
+@handler
+def opened(environ: Environ, start: Start) -> Iterable[bytes]:
+    """The file at `path`, opened as `how` says, from `offset` on; `declared` is a length."""
+    given = query(environ)
+    how = given.get("how", "buffered")
+    file: Any
+    if how == "temporary":
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the server closes it
+        file.write(Path(given["path"]).read_bytes())
+    elif how == "gzip":
+        file = gzip.open(given["path"])  # noqa: SIM115
+    else:
+        file = Path(given["path"]).open("rb", buffering=0 if how == "raw" else -1)  # noqa: SIM115
+    file.seek(int(given.get("offset", 0)))
+    if how == "read":
+        file.read(3)
+    closed = file.close
+
+    def close() -> None:
+        note(f"closed {how}")
+        closed()
+
+    headers = [("Content-Length", given["declared"])] if "declared" in given else []
+    write = start(given.get("status", "200 OK"), [*PLAIN, *headers])
+    if how == "written":
+        write(b"written, ")
+    wrapper = environ["wsgi.file_wrapper"](file, 65536)
+    wrapper.close = close
+    return cast(Iterable[bytes], wrapper)
 
 
 @handler

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import django
 import flask
@@ -39,6 +40,11 @@ def flask_stream() -> flask.Response:
 @flask_app.get("/file")
 def flask_file() -> flask.Response:
     return flask.send_file(io.BytesIO(b"f" * MIB), mimetype="text/plain")
+
+
+@flask_app.get("/plain-file")
+def flask_plain_file() -> flask.Response:
+    return flask.send_file(__file__, mimetype="text/plain", conditional=True)
 
 
 @flask_app.get("/cookies")
@@ -80,6 +86,10 @@ def file(request: HttpRequest) -> FileResponse:
     return FileResponse(io.BytesIO(b"f" * MIB), content_type="text/plain")
 
 
+def plain_file(request: HttpRequest) -> FileResponse:
+    return FileResponse(Path(__file__).open("rb"), content_type="text/plain")
+
+
 def cookies(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(request.COOKIES.get("a", ""))
     response.set_cookie("b", "2")
@@ -97,6 +107,7 @@ urlpatterns = [
     path("raw", raw),
     path("stream", stream),
     path("file", file),
+    path("plain-file", plain_file),
     path("cookies", cookies),
     path("fails", fails),
 ]

@@ -1,11 +1,13 @@
 """Flask and Django, unchanged, found by `--interface auto`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 from asgi.process import Server
 
+from wsgi import frameworks
 from wsgi.apps import MIB
 
 
@@ -54,6 +56,19 @@ def test_a_file(client: httpx.Client) -> None:
     response = client.get("/file")
     assert response.content == b"f" * MIB
     assert response.headers["content-length"] == str(MIB)
+
+
+def test_a_plain_file_is_sent_by_the_ring(client: httpx.Client, framework: str) -> None:
+    expected = Path(frameworks.__file__).read_bytes()
+    response = client.get("/plain-file")
+    assert response.content == expected
+    assert response.headers["content-length"] == str(len(expected))
+    assert client.head("/plain-file").headers["content-length"] == str(len(expected))
+    if framework == "flask":
+        part = client.get("/plain-file", headers={"Range": "bytes=3-12"})
+        assert (part.status_code, part.content) == (206, expected[3:13])
+        again = client.get("/plain-file", headers={"If-None-Match": response.headers["etag"]})
+        assert again.status_code == 304
 
 
 def test_cookies(client: httpx.Client) -> None:
