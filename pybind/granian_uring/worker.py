@@ -70,6 +70,7 @@ def run(settings: Settings) -> int:
 
     access = _access_log(settings) if settings.access_log else None
     logs.configure(
+    trusted = _native.Trusted(list(settings.proxy_trusted))
         enabled=settings.log,
         level=settings.log_level,
         config=settings.log_config,
@@ -121,7 +122,7 @@ def run(settings: Settings) -> int:
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
             "proxy_headers": settings.proxy_headers,
             "proxy_headers_format": settings.proxy_headers_format,
-            "proxy_trusted": list(settings.proxy_trusted),
+            "proxy_trusted": trusted,
             "proxy_rewrite_host": settings.proxy_rewrite_host,
             "proxy_prefix": settings.proxy_prefix,
             "proxy_strip_untrusted": settings.proxy_strip_untrusted,

@@ -30,6 +30,8 @@ mod _native {
     #[pymodule_export]
     use super::asgi::Exchange;
     #[pymodule_export]
+    use super::config::Trusted;
+    #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]
     use super::sockets::{take_activation, take_notifier};
