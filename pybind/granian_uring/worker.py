@@ -68,9 +68,10 @@ def run(settings: Settings) -> int:
     for variable in _MANAGER_VARIABLES:
         os.environ.pop(variable, None)
 
+    # What a setting can say wrongly is read before anything is opened or imported.
     access = _access_log(settings) if settings.access_log else None
-    logs.configure(
     trusted = _native.Trusted(list(settings.proxy_trusted))
+    logs.configure(
         enabled=settings.log,
         level=settings.log_level,
         config=settings.log_config,
@@ -224,6 +225,11 @@ class _Service:
                 self._until_stopped(self._stop.wait())
                 self._guard.start(self._stop_seconds)
                 self._until_stopped(self._wind_up())
+        except RuntimeError as error:
+            if self._is_child:
+                # The loop of a child ends in its first turn: the selector is its parent's.
+                _leave_child(error)
+            raise
         finally:
             self._close()
         return self._guard.code
@@ -239,16 +245,16 @@ class _Service:
                 await _pause()
             await self._application(scope, exchange.receive, exchange.send)
         except (KeyboardInterrupt, SystemExit) as error:
-            if self._is_child:
-                _leave_child(error)
             # Not raised again: asyncio would report it as never retrieved from this task.
-            exchange.finish()
             self._leave(error)
+            exchange.finish()
         except GeneratorExit:
             # The task is gone before its end: no reason to leave the client without an answer.
             exchange.finish()
             raise
         except BaseException as error:
+            if self._is_child:
+                _leave_child(error)
             left = exchange.finish()
             cancelled = isinstance(error, asyncio.CancelledError)
             # Cancelled because its time or ours was over: the log has that already.
@@ -379,6 +385,8 @@ class _Service:
 
     def _leave(self, wish: KeyboardInterrupt | SystemExit) -> None:
         """Begins to stop, because the application's code raised the wish to."""
+        if self._is_child:
+            _leave_child(wish)
         if isinstance(wish, KeyboardInterrupt):
             logger.error("KeyboardInterrupt in the application: stopping")
         else:
@@ -486,8 +494,11 @@ def _exit_code(wish: KeyboardInterrupt | SystemExit) -> int:
     return wish.code if isinstance(wish.code, int) else int(wish.code is not None)
 
 
-def _leave_child(wish: KeyboardInterrupt | SystemExit) -> NoReturn:
+def _leave_child(wish: BaseException) -> NoReturn:
     """Ends a forked child, without the way out that would undo what belongs to its parent."""
+    if not isinstance(wish, (KeyboardInterrupt, SystemExit)):
+        logger.error("a child that the application forked did not end by itself", exc_info=wish)
+        wish = SystemExit(1)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_exit_code(wish))
