@@ -1,17 +1,27 @@
-"""The compiled part of granian-uring: the ring, the server, HTTP/1.1, and ASGI's two callables."""
+"""The compiled part of granian-uring: ring, server, HTTP/1.1, and what applications call."""
 
 from asyncio import AbstractEventLoop, Task
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from os import PathLike
+from pathlib import Path
 from selectors import SelectorKey
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, TypeVar, final, overload
+
+from typing_extensions import disjoint_base
 
 __all__ = [
+    "ASGIExchange",
     "AccessLines",
     "AccessLog",
     "Activation",
     "Exchange",
+    "FileResponse",
     "Listeners",
     "Notifier",
+    "RSGIHTTPProtocol",
+    "RSGIHTTPStreamTransport",
+    "RSGIHeaders",
+    "RSGIScope",
     "Trusted",
     "Worker",
     "open_listeners",
@@ -77,23 +87,155 @@ class Trusted:
     def __new__(cls, peers: list[str]) -> Trusted:
         """None at all means the default. Raises `OperatorError` for what is no peer."""
 
-@final
+@disjoint_base
 class Exchange:
+    """A request under way, whatever its application speaks."""
+
+    def task_ended(self, _task: Task[Any]) -> None:
+        """The task of this request has ended, however that came."""
+    def finish(self) -> str | None:
+        """The application is done with this request.
+
+        None when it was answered, or is about to be; else "gone" (its client left, or was refused,
+        before that), "refused" (the client got a 500 in its place) or "aborted" (the connection was
+        reset in the middle of an answer).
+        """
+
+@final
+class ASGIExchange(Exchange):
     """An ASGI request under way."""
 
     def receive(self) -> Coroutine[Any, Any, dict[str, Any]]:
         """ASGI's `receive`."""
     def send(self, message: dict[str, Any], /) -> Awaitable[None]:
         """ASGI's `send`. The message takes effect at once; awaiting it waits for the peer."""
-    def task_ended(self, _task: Task[Any]) -> None:
-        """The task of this request has ended, however that came."""
-    def finish(self) -> str | None:
-        """The application is done with this request.
 
-        None when it was answered; else "gone" (its client left, or was refused, before that),
-        "refused" (the client got a 500 in its place) or "aborted" (the connection was reset in the
-        middle of an answer). To be called once.
-        """
+_Default = TypeVar("_Default")
+_Headers = Iterable[tuple[str, str]]
+
+@final
+class RSGIHeaders:
+    """The headers of a request: names are lower case, and looked up in whatever case.
+
+    A header that came on several lines is there once as a key, with the first value, and as often
+    as it came in `values`, `items` and `get_all`.
+    """
+
+    def keys(self) -> list[str]: ...
+    def values(self) -> list[str]: ...
+    def items(self) -> list[tuple[str, str]]: ...
+    @overload
+    def get(self, key: str, default: None = None) -> str | None: ...
+    @overload
+    def get(self, key: str, default: _Default) -> str | _Default: ...
+    def get_all(self, key: str) -> list[str]:
+        """The values of every line with this name."""
+    def __contains__(self, key: object, /) -> bool: ...
+    def __getitem__(self, key: str, /) -> str: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __len__(self) -> int: ...
+
+@final
+class RSGIScope:
+    """What was asked, and by whom. Attributes are made when they are read."""
+
+    @property
+    def proto(self) -> str:
+        """`http`."""
+    @property
+    def rsgi_version(self) -> str:
+        """The version of the specification."""
+    @property
+    def http_version(self) -> str:
+        """`1` or `1.1`."""
+    @property
+    def server(self) -> str:
+        """`address:port`, or the path of a Unix socket."""
+    @property
+    def client(self) -> str:
+        """`address:port`; empty for a client without an address, on a Unix socket."""
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+    @property
+    def method(self) -> str:
+        """The method as it was sent."""
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded."""
+    @property
+    def query_string(self) -> str:
+        """What follows the question mark, as it was sent."""
+    @property
+    def authority(self) -> str | None:
+        """A pseudo-header of HTTP/2: None."""
+    @property
+    def headers(self) -> RSGIHeaders:
+        """The headers."""
+
+@final
+class RSGIHTTPStreamTransport:
+    """Where the pieces of a streamed answer go.
+
+    Awaiting a `send_*` waits for the peer. Both raise `ProtocolClosed` when it is gone. The answer
+    ends when the application lets go of this object, or returns.
+    """
+
+    def send_bytes(self, data: bytes) -> Coroutine[Any, Any, None]: ...
+    def send_str(self, data: str) -> Coroutine[Any, Any, None]: ...
+
+@final
+class RSGIHTTPProtocol(Exchange):
+    """An RSGI request under way: the body comes from it, the answer goes to it.
+
+    The body is taken once, whole or in pieces, and an answer is begun once; else `ProtocolError`.
+    """
+
+    def __call__(self) -> Coroutine[Any, Any, bytes]:
+        """The whole body. Raises `ProtocolClosed` when the client leaves before its end."""
+    def __aiter__(self) -> RSGIHTTPProtocol:
+        """The body in pieces, as they come. Raises `ProtocolClosed` as above."""
+    def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
+    def client_disconnect(self) -> Coroutine[Any, Any, None]:
+        """Waits until the client has gone, or the answer is complete."""
+    def response_empty(self, status: int = 200, headers: _Headers | None = None) -> None:
+        """An answer without a body."""
+    def response_bytes(
+        self, status: int = 200, headers: _Headers | None = None, body: bytes | None = None
+    ) -> None:
+        """A whole answer."""
+    def response_str(
+        self, status: int = 200, headers: _Headers | None = None, body: str | None = None
+    ) -> None:
+        """A whole answer, in UTF-8."""
+    def response_file(self, status: int, headers: _Headers, file: str | PathLike[str]) -> None:
+        """A file, sent by the server while the application goes on; a 404 if there is none."""
+    def response_file_range(
+        self, status: int, headers: _Headers, file: str | PathLike[str], start: int, end: int
+    ) -> None:
+        """A part of a file: from byte `start` to before `end`."""
+    def response_stream(
+        self, status: int = 200, headers: _Headers | None = None
+    ) -> RSGIHTTPStreamTransport:
+        """Begins an answer that comes in pieces."""
+    def complete(self) -> str | None:
+        """The application has returned: its stream ends with that. Then as `finish`."""
+
+@final
+class FileResponse:
+    """An answer that is begun, and whose body is a file that the server sends."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+    def open(self) -> None:
+        """Opens the file, or raises `OSError`. In a thread: it may wait for a disk."""
+    def send(self) -> None:
+        """Sends what was opened, all of it."""
+    def missing(self) -> None:
+        """There is no such file: the client gets a 404 in its place."""
+    def finish(self) -> str | None:
+        """Nobody works on this answer any more. To be called once."""
 
 class _WorkerOptions(TypedDict):
     backpressure: int
@@ -141,11 +283,13 @@ class Worker:
     def host(
         self,
         *,
-        serve: Callable[[dict[str, Any], Exchange, bool], Coroutine[Any, Any, None]],
+        interface: str,
+        serve: Callable[[Any, Any, bool], Coroutine[Any, Any, None]],
         task: type[Task[Any]],
         task_options: dict[str, Any],
         report: Callable[[str, str], None],
         drained: Callable[[], None],
+        send_file: Callable[[FileResponse], None],
         root_path: str,
         state: dict[str, Any] | None,
     ) -> None:

@@ -60,11 +60,11 @@ class NotYet(click.UsageError):
 
 
 class Interface(click.Choice[str]):
-    """The interfaces there are; Granian's other two are refused with a reason."""
+    """The interfaces there are; Granian's other one is refused with a reason."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value in ("rsgi", "wsgi"):
-            raise NotYet(f"--interface {value}", "ASGI applications run: --interface asgi, or auto")
+        if value == "wsgi":
+            raise NotYet(f"--interface {value}", "ASGI and RSGI applications run: --interface auto")
         return super().convert(value, param, ctx)
 
 
@@ -232,7 +232,7 @@ class Settings:
         "The application's protocol; auto looks at the application, asginl is ASGI without "
         "lifespan.",
         group="Application",
-        type=Interface(["auto", "asgi", "asginl"]),
+        type=Interface(["auto", "asgi", "asginl", "rsgi"]),
         default="auto",
     )
     factory: bool = option(

@@ -7,7 +7,14 @@ becomes the application's own traceback. Errors of clients never come here.
 from enum import IntEnum
 from types import TracebackType
 
-__all__ = ["ApplicationError", "ClientDisconnected", "ExitCode", "OperatorError"]
+__all__ = [
+    "ApplicationError",
+    "ClientDisconnected",
+    "ExitCode",
+    "OperatorError",
+    "ProtocolClosed",
+    "ProtocolError",
+]
 
 
 class ExitCode(IntEnum):
@@ -31,7 +38,7 @@ _MEANINGS = {
     ExitCode.OPERATOR: "A socket, a file, the kernel or a setting keeps the server from running.",
     ExitCode.USAGE: "The command line or a `GRANIAN_*` variable is wrong, or not supported yet.",
     ExitCode.APPLICATION: "The application cannot be imported, or is not one.",
-    ExitCode.LIFESPAN: "The application's lifespan startup failed.",
+    ExitCode.LIFESPAN: "The application's lifespan startup, or its `__rsgi_init__`, failed.",
     ExitCode.INTERRUPTED: "A second SIGINT ended the server at once (128 + SIGINT).",
 }
 
@@ -67,4 +74,15 @@ class ClientDisconnected(OSError):
     """Raised by an application's `send` when its client has gone, as ASGI 2.4 wants.
 
     An application that does not catch it is left in peace: that is no error of its own.
+    """
+
+
+class ProtocolError(RuntimeError):
+    """An RSGI application breaks the protocol: a second answer, a body that was taken already."""
+
+
+class ProtocolClosed(RuntimeError):
+    """There is nobody to read from or to send to: the client has gone, or the answer is complete.
+
+    An RSGI application that does not catch it is left in peace if its client has gone.
     """

@@ -1,8 +1,11 @@
-"""The ASGI lifespan protocol: startup before the first request, shutdown after the last.
+"""Startup before the first request and shutdown after the last: ASGI's lifespan, RSGI's hooks.
 
 https://asgi.readthedocs.io/en/latest/specs/lifespan.html. An application that does not know the
 protocol may raise when it is called with it; that is tolerated as long as it has not taken the
 startup message. One that raises after that has failed to start.
+
+RSGI has two plain functions for it, `__rsgi_init__(loop)` and `__rsgi_del__(loop)`. The loop is not
+running meanwhile, so that they can say `loop.run_until_complete(...)`.
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["Lifespan", "LifespanFailed"]
+__all__ = ["Lifespan", "LifespanFailed", "call_hook"]
 
 logger = logging.getLogger("granian")
 
@@ -20,6 +23,22 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 class LifespanFailed(Exception):
     """The application's startup or shutdown failed; the log has said how."""
+
+
+def call_hook(application: Any, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    """Calls `__rsgi_init__` or `__rsgi_del__`, if the application has it; raises `LifespanFailed`.
+
+    KeyboardInterrupt and SystemExit are passed on.
+    """
+    hook = getattr(application, name, None)
+    if hook is None:
+        return
+    try:
+        hook(loop)
+    except Exception as error:
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        logger.error("the application's %s failed", name, exc_info=(type(error), error, trace))
+        raise LifespanFailed from error
 
 
 class Lifespan:

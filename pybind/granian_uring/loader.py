@@ -4,16 +4,20 @@
 meanwhile is an `ApplicationError` that carries its own traceback, from its own first frame on; what
 the operator got wrong (no such module, no such attribute) is an `OperatorError` with a hint.
 
-`interface` looks at the callable. Its rules, in order:
+`interface` looks at what was found. Its rules, in order:
 
-1. An async callable that takes three arguments is ASGI (also as an instance, a bound method, a
-   partial, or under decorators that keep `__wrapped__`), and so is a class that takes three and can
-   be awaited. An object that speaks RSGI too is used as ASGI.
-2. `__rsgi__`, or an async callable of two arguments, is RSGI: not yet.
-3. A plain callable that needs exactly two arguments is WSGI: not yet.
+1. `__rsgi__` is RSGI, as its specification says, whatever else the object speaks.
+2. An async callable that takes three arguments is ASGI (also as an instance, a bound method, a
+   partial, compiled by Cython, or under decorators that keep `__wrapped__`), and so is a class that
+   takes three and can be awaited. An async callable of two arguments is RSGI.
+3. A plain callable that needs exactly two arguments is WSGI: not yet; but RSGI if the first of them
+   is called `scope`: a function that returns the awaitable.
 4. A plain callable that takes three (also `*args`) is ASGI: a wrapper that returns the awaitable.
-5. One argument is ASGI 2: not yet. None at all looks like a factory.
-6. What has no signature cannot be told: `--interface asgi` says it.
+5. One argument is ASGI 2, if it is called `scope`, or the callable is a class whose instances are
+   called with two. None at all looks like a factory.
+6. What has no signature cannot be told: `--interface` says it.
+
+`entrance` gives what is called for a request.
 """
 
 import difflib
@@ -29,9 +33,14 @@ from typing import Any
 
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
 
-__all__ = ["interface", "load"]
+__all__ = ["describe", "entrance", "interface", "load"]
 
 DEFAULT_ATTRIBUTE = "app"
+
+_WHAT_ASGI_IS = (
+    "an ASGI application is `async def app(scope, receive, send)`, an RSGI application "
+    "`async def app(scope, protocol)`"
+)
 
 
 def load(target: str, *, factory: bool = False, working_dir: Path | None = None) -> Any:
@@ -59,58 +68,105 @@ def load(target: str, *, factory: bool = False, working_dir: Path | None = None)
 
 
 def interface(application: Any, wanted: str = "auto") -> str:
-    """`asgi` or `asginl`: what `application` is, or what `--interface` says it is.
+    """`asgi`, `asginl` or `rsgi`: what `application` is, or what `--interface` says it is.
 
     Raises `OperatorError` for what is something else, or not there yet.
     """
-    if not callable(application):
+    speaks_rsgi = _speaks_rsgi(application)
+    if not callable(application) and not (speaks_rsgi and wanted in ("auto", "rsgi")):
         raise _refusal(
             f"the application is {_describe(application)}, expected a callable",
             "name the application object itself, as MODULE:ATTRIBUTE",
         )
     if wanted != "auto":
         return wanted
+    if speaks_rsgi:
+        return "rsgi"
 
     takes = _takes(application)
     if takes is None:
         raise _refusal(
             f"cannot tell what {_describe(application)} speaks: it has no signature",
-            "say it with --interface asgi",
+            "say it with --interface asgi or --interface rsgi",
         )
-    if _is_async(application):
-        if takes(3):
-            return "asgi"
-        if hasattr(application, "__rsgi__") or takes(2):
-            raise _not_yet("an RSGI application")
-        if takes(0):
-            raise _looks_like_factory(application)
-        raise _refusal(
-            f"{_describe(application)} is async, but does not take three arguments",
-            "an ASGI application is `async def app(scope, receive, send)`",
-        )
-    if hasattr(application, "__rsgi__"):
-        raise _not_yet("an RSGI application")
-    return _plain_interface(application, takes)
+    if not _is_async(application):
+        return _plain_interface(application, takes)
+    if takes(3):
+        return "asgi"
+    if takes(2):
+        return "rsgi"
+    if takes(0):
+        raise _looks_like_factory(application)
+    raise _refusal(
+        f"{_describe(application)} is async, but takes neither three arguments nor two",
+        _WHAT_ASGI_IS,
+    )
+
+
+def entrance(application: Any, interface: str) -> Any:
+    """What is called for a request: `__rsgi__` of an object that has it; ASGI 2 as if it were 3."""
+    if interface == "rsgi":
+        return application.__rsgi__ if _speaks_rsgi(application) else application
+    if not _is_asgi2(application):
+        return application
+
+    async def single(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope)(receive, send)
+
+    return single
+
+
+def describe(application: Any, interface: str) -> str:
+    """What was found, for the log."""
+    kind = interface.upper()
+    if interface == "asginl":
+        kind = "ASGI without lifespan"
+    elif interface == "asgi" and _is_asgi2(application):
+        kind = "ASGI 2"
+    return f"{kind}, {_describe(application)}"
 
 
 def _plain_interface(application: Any, takes: Callable[[int], bool]) -> str:
     """The rules for a callable that is not async itself."""
     if takes(2) and not takes(1) and not _takes_any(application):
+        if _first_argument(application) == "scope":
+            return "rsgi"
         raise _not_yet("a WSGI application")
-    if takes(3):
+    if takes(3) or _is_asgi2(application):
         return "asgi"
     if takes(1) and not takes(0):
         raise _refusal(
-            f"found an ASGI 2 application ({_describe(application)} takes the scope alone), which "
-            "is not supported",
-            "asgiref.compatibility.guarantee_single_callable makes it ASGI 3",
+            f"{_describe(application)} takes one argument, which no application does",
+            f"{_WHAT_ASGI_IS}; the one argument of ASGI 2 is called scope",
         )
     if takes(0):
         raise _looks_like_factory(application)
     raise _refusal(
-        f"{_describe(application)} takes none of the arguments of an application",
-        "an ASGI application is `async def app(scope, receive, send)`",
+        f"{_describe(application)} takes none of the arguments of an application", _WHAT_ASGI_IS
     )
+
+
+def _speaks_rsgi(application: Any) -> bool:
+    """It is an object with `__rsgi__`, and not the class of such."""
+    return hasattr(application, "__rsgi__") and not inspect.isclass(application)
+
+
+def _is_asgi2(application: Any) -> bool:
+    """Called with the scope, it gives what is called with `receive` and `send`."""
+    takes = _takes(application)
+    if takes is None or not takes(1) or takes(0) or takes(3) or _is_async(application):
+        return False
+    if inspect.isclass(application):
+        # Of a class, as of its instances: `self` is the third.
+        call = getattr(application, "__call__", None)  # noqa: B004 - its signature is asked for
+        takes_two = _takes(call)
+        return _is_coroutine_function(call) and takes_two is not None and takes_two(3)
+    return _first_argument(application) == "scope"
+
+
+def _first_argument(application: Any) -> str | None:
+    signature = _signature(application)
+    return next(iter(signature.parameters), None) if signature else None
 
 
 def _split(target: str) -> tuple[str, str]:
@@ -224,7 +280,15 @@ def _is_async(application: Any) -> bool:
     """Calling it (or, for a class that can be awaited, an instance) gives something to await."""
     if inspect.isclass(application):
         return hasattr(application, "__await__")
-    return inspect.iscoroutinefunction(inspect.unwrap(_called(application)))
+    return _is_coroutine_function(inspect.unwrap(_called(application)))
+
+
+def _is_coroutine_function(function: Any) -> bool:
+    """Also one that Cython has compiled, which has asyncio's mark in place of a flag."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    marked = getattr(function, "_is_coroutine", None) is not None
+    return marked or inspect.iscoroutinefunction(function)
 
 
 def _called(application: Any) -> Any:
@@ -288,8 +352,7 @@ def _refusal(message: str, hint: str) -> OperatorError:
 def _not_yet(what: str) -> OperatorError:
     return _refusal(
         f"found {what}, which is not supported yet",
-        "an ASGI application is `async def app(scope, receive, send)`; --interface asgi overrides "
-        "what was found",
+        f"{_WHAT_ASGI_IS}; --interface asgi overrides what was found",
     )
 
 

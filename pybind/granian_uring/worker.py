@@ -3,8 +3,8 @@
     run ─► sockets ─► application ─► ring and loop ─► lifespan startup ─► READY
         ─► (SIGTERM, SIGINT) drain ─► lifespan shutdown ─► exit
 
-Requests do not come by here: `granian_uring._native.Worker` gives them to `_Service.serve`, one
-task each.
+Requests do not come by here: `granian_uring._native.Worker` gives them to `_Service.serve_asgi` or
+`serve_rsgi`, one task each.
 """
 
 import asyncio
@@ -18,18 +18,20 @@ import sys
 import threading
 import types
 from collections.abc import Coroutine, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
-from granian_uring import _native, loader, logs
+from granian_uring import _native, files, loader, logs
 from granian_uring.config import Settings
-from granian_uring.errors import ClientDisconnected, ExitCode
+from granian_uring.errors import ClientDisconnected, ExitCode, ProtocolClosed
 from granian_uring.guard import ExitGuard
-from granian_uring.lifespan import Lifespan, LifespanFailed
+from granian_uring.lifespan import Lifespan, LifespanFailed, call_hook
 from granian_uring.selector import new_event_loop
 
 __all__ = ["run"]
 
 logger = logging.getLogger("granian")
+
+_Scope: TypeAlias = dict[str, Any] | _native.RSGIScope
 
 # Variables that speak to this very process; the native part reads them, Python's copy goes too.
 _MANAGER_VARIABLES = (
@@ -97,6 +99,7 @@ def run(settings: Settings) -> int:
         settings.target, factory=settings.factory, working_dir=settings.working_dir
     )
     interface = loader.interface(application, settings.interface)
+    logger.info("the application: %s", loader.describe(application, interface))
     worker = _native.Worker(
         listeners,
         {
@@ -176,7 +179,9 @@ class _Service:
         access: _native.AccessLog | None,
     ) -> None:
         self._settings = settings
-        self._application = application
+        self._interface = interface
+        self._served = application
+        self._application = loader.entrance(application, interface)
         self._worker = worker
         self._notifier = notifier
         self._access = access
@@ -191,16 +196,19 @@ class _Service:
         self._signal_mask: set[int | signal.Signals] = set()
         self._guard = ExitGuard()
         self._cut = False
+        self._senders: set[asyncio.Task[None]] = set()
         # A task that need not wait never touches the loop, where Python can do that (3.12).
         task_options: dict[str, Any] = {"loop": self._loop, "name": "request"}
         if sys.version_info >= (3, 12):
             task_options["eager_start"] = True
         worker.host(
-            serve=self.serve,
+            interface=interface,
+            serve=self.serve_rsgi if interface == "rsgi" else self.serve_asgi,
             task=asyncio.Task,
             task_options=task_options,
             report=_report,
             drained=self._drained.set,
+            send_file=self._send_file,
             root_path=settings.url_path_prefix or "",
             state=self._state,
         )
@@ -221,10 +229,9 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop_signal)
         try:
-            if self._until_stopped(self._start(addresses)):
-                self._until_stopped(self._stop.wait())
-                self._guard.start(self._stop_seconds)
-                self._until_stopped(self._wind_up())
+            if self._call_hook("__rsgi_init__"):
+                self._serve_until_stopped(addresses)
+                self._call_hook("__rsgi_del__")
         except RuntimeError as error:
             if self._is_child:
                 # The loop of a child ends in its first turn: the selector is its parent's.
@@ -234,7 +241,34 @@ class _Service:
             self._close()
         return self._guard.code
 
-    async def serve(self, scope: dict[str, Any], exchange: _native.Exchange, pause: bool) -> None:
+    def _serve_until_stopped(self, addresses: list[str]) -> None:
+        # A signal may have come while the loop ran for the application's own start.
+        if not self._stop.is_set() and self._until_stopped(self._start(addresses)):
+            self._until_stopped(self._stop.wait())
+            self._guard.start(self._stop_seconds)
+            self._until_stopped(self._wind_up())
+
+    def _call_hook(self, name: str) -> bool:
+        """Calls a hook of an RSGI application; False when it failed."""
+        if self._interface != "rsgi":
+            return True
+        try:
+            call_hook(self._served, name, self._loop)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._leave(error)
+        except LifespanFailed:
+            pass
+        else:
+            return True
+        if name == "__rsgi_init__":
+            logger.error("the application could not start; nothing was accepted")
+            # What the application gave to sys.exit is more precise.
+            self._guard.code = self._guard.code or int(ExitCode.LIFESPAN)
+        return False
+
+    async def serve_asgi(
+        self, scope: dict[str, Any], exchange: _native.ASGIExchange, pause: bool
+    ) -> None:
         """One request: calls the application, and answers in its place if it fails to.
 
         With `pause` it rests once before that; whoever made it takes it to that point, so that
@@ -244,32 +278,56 @@ class _Service:
             if pause:
                 await _pause()
             await self._application(scope, exchange.receive, exchange.send)
-        except (KeyboardInterrupt, SystemExit) as error:
-            # Not raised again: asyncio would report it as never retrieved from this task.
-            self._leave(error)
-            exchange.finish()
-        except GeneratorExit:
-            # The task is gone before its end: no reason to leave the client without an answer.
-            exchange.finish()
-            raise
         except BaseException as error:
-            if self._is_child:
-                _leave_child(error)
-            left = exchange.finish()
-            cancelled = isinstance(error, asyncio.CancelledError)
-            # Cancelled because its time or ours was over: the log has that already.
-            if not (cancelled and (self._cut or left == "gone")):
-                self._failed(scope, left, error)
-            if cancelled:
+            if self._is_passed_on(scope, exchange, error):
                 raise
         else:
             left = exchange.finish()
-            if left is not None and left != "gone":
-                logger.error(
-                    "%s: the application returned without completing its response; %s",
-                    _describe(scope),
-                    _CONSEQUENCES[left],
-                )
+            if left is not None:
+                _report_unanswered(scope, left)
+
+    async def serve_rsgi(
+        self, scope: _native.RSGIScope, protocol: _native.RSGIHTTPProtocol, pause: bool
+    ) -> None:
+        """As `serve_asgi`. A stream that is still open when the application returns is complete."""
+        try:
+            if pause:
+                await _pause()
+            await self._application(scope, protocol)
+        except BaseException as error:
+            if self._is_passed_on(scope, protocol, error):
+                raise
+        else:
+            left = protocol.complete()
+            if left is not None:
+                _report_unanswered(scope, left)
+
+    def _is_passed_on(
+        self, scope: _Scope, exchange: _native.Exchange, error: BaseException
+    ) -> bool:
+        """Takes leave of a request whose application raised. True if its task has to as well."""
+        if self._is_child:
+            _leave_child(error)
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            # Not raised again: asyncio would report it as never retrieved from this task.
+            exchange.finish()
+            self._leave(error)
+            return False
+        left = exchange.finish()
+        if isinstance(error, GeneratorExit):
+            # The task is gone before its end: no reason to leave the client without an answer.
+            return True
+        cancelled = isinstance(error, asyncio.CancelledError)
+        # Cancelled because its time or ours was over: the log has that already.
+        if not (cancelled and (self._cut or left == "gone")):
+            self._failed(scope, left, error)
+        return cancelled
+
+    def _send_file(self, response: _native.FileResponse) -> None:
+        """Has a file sent by a task of its own; the loop keeps weak references only."""
+        task = asyncio.Task(files.send(response), loop=self._loop, name="file")
+        self._senders.add(task)
+        task.add_done_callback(self._senders.discard)
 
     async def _start(self, addresses: list[str]) -> bool:
         """Starts the application, then accepting. False when it did not come to that."""
@@ -443,7 +501,7 @@ class _Service:
         asyncio.set_event_loop(None)
         logger.info("stopped")
 
-    def _failed(self, scope: dict[str, Any], left: str | None, error: BaseException) -> None:
+    def _failed(self, scope: _Scope, left: str | None, error: BaseException) -> None:
         if _is_disconnect(error):
             logger.debug("%s: the client left before its answer was complete", _describe(scope))
             return
@@ -488,6 +546,15 @@ _CONSEQUENCES = {
 }
 
 
+def _report_unanswered(scope: _Scope, left: str) -> None:
+    if left != "gone":
+        logger.error(
+            "%s: the application returned without completing its response; %s",
+            _describe(scope),
+            _CONSEQUENCES[left],
+        )
+
+
 def _exit_code(wish: KeyboardInterrupt | SystemExit) -> int:
     if isinstance(wish, KeyboardInterrupt):
         return int(ExitCode.INTERRUPTED)
@@ -510,16 +577,18 @@ def _pause() -> Iterator[None]:
     yield
 
 
-def _describe(scope: dict[str, Any]) -> str:
+def _describe(scope: _Scope) -> str:
     """`GET /path`, for a log line: what a client sent is shown escaped."""
-    return ascii(f"{scope['method']} {scope['path']}")[1:-1]
+    if isinstance(scope, dict):
+        return ascii(f"{scope['method']} {scope['path']}")[1:-1]
+    return ascii(f"{scope.method} {scope.path}")[1:-1]
 
 
 def _is_disconnect(error: BaseException | None) -> bool:
-    """Whether `error` came of a `send` to a client that had left."""
+    """Whether `error` came of talking to a client that had left."""
     seen = 0
     while error is not None and seen < 32:
-        if isinstance(error, ClientDisconnected):
+        if isinstance(error, ClientDisconnected | ProtocolClosed):
             return True
         error = error.__cause__ or error.__context__
         seen += 1

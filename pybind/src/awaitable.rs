@@ -1,5 +1,5 @@
-//! What `receive()` and `send()` return: awaitables that cost nothing when there is nothing to
-//! wait for.
+//! What `receive()`, `send()` and their kin return: awaitables that cost nothing when there is
+//! nothing to wait for.
 //!
 //! All of them are coroutines in the sense of `collections.abc.Coroutine` (they have `send`,
 //! `throw` and `close`), so that `asyncio.create_task(receive())` works as it does with servers
@@ -11,68 +11,69 @@ use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::asgi::Exchange;
+use crate::exchange::Exchange;
+use crate::{asgi, rsgi};
 
-/// The result of a `send` that need not wait. One object serves all.
-#[pyclass(frozen, module = "granian_uring._native")]
-pub struct Done;
-
-#[pymethods]
-impl Done {
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[allow(clippy::unused_self, reason = "the protocol of an iterator")]
-    fn __next__(&self) -> Option<Py<PyAny>> {
-        None
-    }
-
-    #[allow(clippy::unused_self, reason = "the protocol of a coroutine")]
-    fn send(&self, _value: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(PyStopIteration::new_err(()))
-    }
-
-    #[pyo3(signature = (kind, value=None, traceback=None))]
-    #[allow(clippy::unused_self, reason = "the protocol of a coroutine")]
-    fn throw(
-        &self,
-        kind: &Bound<'_, PyAny>,
-        value: Option<Bound<'_, PyAny>>,
-        traceback: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let _ = traceback;
-        Err(thrown(kind, value))
-    }
-
-    #[allow(clippy::unused_self, reason = "the protocol of a coroutine")]
-    fn close(&self) {}
-}
-
-/// What is waited for.
+/// What is waited for. Each interface knows what to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// The next message for `receive`.
+    /// The next message for ASGI's `receive`.
     Message,
+    /// The whole body, for RSGI.
+    Body,
+    /// The next piece of the body, for RSGI.
+    Piece,
+    /// The peer's going, for RSGI.
+    Going,
     /// Room in the output, for a `send` that has given its bytes already.
     Room,
 }
 
+impl Wanted {
+    /// The news that end the wait for it.
+    pub fn news(self) -> News {
+        match self {
+            Self::Message | Self::Body | Self::Piece | Self::Going => News::Readable,
+            Self::Room => News::Writable,
+        }
+    }
+
+    fn look_for(self, exchange: &Bound<'_, Exchange>) -> PyResult<Found> {
+        match self {
+            Self::Message => asgi::message(exchange),
+            Self::Body => rsgi::body(exchange),
+            Self::Piece => rsgi::piece(exchange),
+            Self::Going => rsgi::going(exchange),
+            Self::Room => exchange.get().look_for_room(exchange.py()),
+        }
+    }
+}
+
+/// What the server tells of a request under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Readable,
+    Writable,
+}
+
 /// What was found when looking for it.
 pub enum Found {
-    Message(Py<PyAny>),
-    Room,
+    /// What the awaitable results in.
+    Value(Py<PyAny>),
+    /// The end of the wait; the awaitable results in None.
+    Nothing,
     /// Not there yet: a future that is done when it is worth looking again.
     Wait(Py<PyAny>),
 }
 
-/// The result of `receive`, and of a `send` that has to wait.
+/// The result of `receive`, of a `send`, and of everything else that may have to wait.
 #[pyclass(frozen, module = "granian_uring._native")]
 pub struct Pending {
+    /// `None`: there is nothing to wait for.
+    goal: Option<Goal>,
+}
+
+struct Goal {
     exchange: Py<Exchange>,
     wanted: Wanted,
     /// The future that was waited for last.
@@ -80,15 +81,21 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Nothing to wait for. One object serves all.
+    pub fn done() -> Self {
+        Self { goal: None }
+    }
+
     pub fn new(exchange: Py<Exchange>, wanted: Wanted) -> Self {
-        Self { exchange, wanted, future: Mutex::new(None) }
+        Self { goal: Some(Goal { exchange, wanted, future: Mutex::new(None) }) }
     }
 
     /// Leave the line: nobody waits here any more.
     fn forget(&self) {
-        let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(goal) = &self.goal else { return };
+        let future = goal.future.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = future {
-            self.exchange.get().forget(self.wanted, &future);
+            goal.exchange.get().forget(goal.wanted, &future);
         }
     }
 }
@@ -104,13 +111,14 @@ impl Pending {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        match self.exchange.get().look_for(py, self.wanted)? {
-            Found::Message(message) => Err(PyStopIteration::new_err(message)),
-            Found::Room => Ok(None),
+        let Some(goal) = &self.goal else { return Ok(None) };
+        match goal.wanted.look_for(goal.exchange.bind(py))? {
+            Found::Value(value) => Err(PyStopIteration::new_err(value)),
+            Found::Nothing => Ok(None),
             Found::Wait(future) => {
                 // What `Future.__await__` does before it yields itself to the task.
                 future.setattr(py, intern!(py, "_asyncio_future_blocking"), true)?;
-                let mut last = self.future.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = goal.future.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = last.replace(future.clone_ref(py));
                 drop(last);
                 drop(before);
@@ -139,7 +147,6 @@ impl Pending {
         self.forget();
     }
 }
-
 /// The exception that `throw` is given: an instance, or a class and maybe its instance or argument,
 /// as for a generator's `throw`.
 fn thrown(kind: &Bound<'_, PyAny>, value: Option<Bound<'_, PyAny>>) -> PyErr {

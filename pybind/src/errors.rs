@@ -22,8 +22,8 @@ pub fn operator_error(py: Python<'_>, error: &impl Display) -> PyErr {
     }
 }
 
-/// Why `send` failed. A peer that is gone is an `OSError`, as ASGI 2.4 wants.
-pub fn send_error(py: Python<'_>, error: SendError) -> PyErr {
+/// Why ASGI's `send` failed. A peer that is gone is an `OSError`, as ASGI 2.4 wants.
+pub fn asgi_refusal(py: Python<'_>, error: SendError) -> PyErr {
     match error {
         SendError::Gone => match exception_type(py, "granian_uring.errors", "ClientDisconnected") {
             Ok(class) => PyErr::from_type(class, (libc::EPIPE, "the client has disconnected")),
@@ -32,6 +32,34 @@ pub fn send_error(py: Python<'_>, error: SendError) -> PyErr {
         SendError::Response(error) => PyRuntimeError::new_err(error.to_string()),
         SendError::Accept(error) => PyRuntimeError::new_err(error.to_string()),
         SendError::Message(error) => PyRuntimeError::new_err(error.to_string()),
+    }
+}
+
+/// Why an RSGI answer was not taken.
+pub fn rsgi_refusal(py: Python<'_>, error: SendError) -> PyErr {
+    match error {
+        SendError::Gone => protocol_closed(py),
+        SendError::Response(error) => protocol_error(py, &error),
+        SendError::Accept(error) => protocol_error(py, &error),
+        SendError::Message(error) => protocol_error(py, &error),
+    }
+}
+
+/// RSGI's `ProtocolError`: the application breaks the protocol.
+pub fn protocol_error(py: Python<'_>, error: &impl Display) -> PyErr {
+    match exception_type(py, "granian_uring.errors", "ProtocolError") {
+        Ok(class) => PyErr::from_type(class, (error.to_string(),)),
+        Err(error) => error,
+    }
+}
+
+/// RSGI's `ProtocolClosed`: there is nobody to read from or to send to.
+pub fn protocol_closed(py: Python<'_>) -> PyErr {
+    match exception_type(py, "granian_uring.errors", "ProtocolClosed") {
+        Ok(class) => {
+            PyErr::from_type(class, ("the client has disconnected, or its request is over",))
+        }
+        Err(error) => error,
     }
 }
 

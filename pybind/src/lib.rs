@@ -1,8 +1,9 @@
 //! `granian_uring._native`: the core as Python sees it.
 //!
 //! The path of a request: `selector` (a turn of the server inside asyncio's `select`) ->
-//! `worker` (dispatch, in asyncio's ready phase) -> `scope` -> the application -> `asgi` (its
-//! `receive` and `send`) -> the server's output. `sockets` is what happens before all that.
+//! `worker` (dispatch, in asyncio's ready phase) -> `scope` or `rsgi::scope` -> the application ->
+//! `asgi` or `rsgi` (what it calls) -> `exchange` -> the server's output. `sockets` is what happens
+//! before all that.
 //!
 //! Everything exported is listed here, and described in `granian_uring/_native.pyi`.
 
@@ -13,7 +14,9 @@ mod asgi;
 mod awaitable;
 mod config;
 mod errors;
+mod exchange;
 mod files;
+mod rsgi;
 mod scope;
 mod selector;
 mod sockets;
@@ -28,9 +31,13 @@ mod _native {
     #[pymodule_export]
     use super::access_log::{AccessLines, AccessLog};
     #[pymodule_export]
-    use super::asgi::Exchange;
+    use super::asgi::AsgiExchange;
     #[pymodule_export]
     use super::config::Trusted;
+    #[pymodule_export]
+    use super::exchange::Exchange;
+    #[pymodule_export]
+    use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]

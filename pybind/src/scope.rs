@@ -264,7 +264,7 @@ fn server<'py>(py: Python<'py>, local: &Address) -> PyResult<Option<Bound<'py, P
     (name, py.None()).into_pyobject(py).map(Some)
 }
 
-fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
+pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
     match method {
         "GET" => intern!(py, "GET").clone(),
         "POST" => intern!(py, "POST").clone(),
@@ -278,7 +278,7 @@ fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
 }
 
 /// Percent-decoded, then UTF-8; what is neither is replaced, as `urllib.parse.unquote` does.
-fn decoded(raw: &[u8]) -> Cow<'_, str> {
+pub fn decoded(raw: &[u8]) -> Cow<'_, str> {
     if raw.contains(&b'%') {
         Cow::Owned(String::from_utf8_lossy(&percent::decoded(raw)).into_owned())
     } else {

@@ -16,10 +16,12 @@ use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::access_log::{AccessLines, AccessLog};
-use crate::asgi::Exchange;
-use crate::awaitable::{Done, Wanted};
+use crate::asgi::AsgiExchange;
+use crate::awaitable::{News, Pending, Wanted};
 use crate::config::WorkerOptions;
-use crate::errors::operator_error;
+use crate::errors::{asgi_refusal, operator_error, rsgi_refusal};
+use crate::exchange::{Exchange, Stage};
+use crate::rsgi;
 use crate::scope::{ScopeBuilder, Template};
 use crate::selector::{self, Selector};
 use crate::sockets::{Listeners, Notifier};
@@ -55,6 +57,7 @@ pub struct Attachment {
 
 /// What the worker calls for requests, from `Worker.host`.
 pub struct Hosting {
+    interface: Interface,
     /// `serve(scope, exchange, pause)`: the coroutine that runs the application, after one pause if
     /// it is told to.
     serve: Py<PyAny>,
@@ -67,7 +70,16 @@ pub struct Hosting {
     report: Py<PyAny>,
     /// `drained()`, when draining is over.
     drained: Py<PyAny>,
+    /// `send_file(response)`, for an answer whose body is a file.
+    pub send_file: Py<PyAny>,
     scopes: ScopeBuilder,
+}
+
+/// What the application speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interface {
+    Asgi,
+    Rsgi,
 }
 
 /// See the stub file.
@@ -76,7 +88,7 @@ pub struct Worker {
     state: ThreadBound<Option<State>>,
     attachment: PyOnceLock<Attachment>,
     hosting: PyOnceLock<Hosting>,
-    done: Py<Done>,
+    done: Py<Pending>,
     listeners: Py<Listeners>,
 }
 
@@ -101,8 +113,8 @@ impl Worker {
     }
 
     /// The awaitable that is done.
-    pub fn done(&self, py: Python<'_>) -> Py<PyAny> {
-        self.done.clone_ref(py).into_any()
+    pub fn done(&self, py: Python<'_>) -> Py<Pending> {
+        self.done.clone_ref(py)
     }
 
     /// A future that is done when there is news of what is wanted.
@@ -183,8 +195,8 @@ impl Worker {
         taken.unwrap_or_default()
     }
 
-    fn wake(&self, py: Python<'_>, id: RequestId, wanted: Wanted) -> PyResult<()> {
-        for future in self.take_waiters(id, |one, _| one == wanted) {
+    fn wake(&self, py: Python<'_>, id: RequestId, news: News) -> PyResult<()> {
+        for future in self.take_waiters(id, |wanted, _| wanted.news() == news) {
             if !future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 future.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
             }
@@ -212,15 +224,17 @@ impl Worker {
         let py = slf.py();
         let this = slf.get();
         let hosting = this.hosting(py)?;
-        let scope = match this.scope(py, id, arrival) {
-            Ok(scope) => scope,
+        let offered = match hosting.interface {
+            Interface::Asgi => Self::offer_asgi(slf, id, arrival),
+            Interface::Rsgi => Self::offer_rsgi(slf, id, arrival),
+        };
+        let (scope, exchange) = match offered {
+            Ok(offered) => offered,
             Err(error) => {
                 this.finish(id)?;
                 return Err(error);
             }
         };
-        // From here on its end is the request's, however that comes.
-        let exchange = Bound::new(py, Exchange::new(slf.clone().unbind(), id))?;
         let pauses = tasks == Tasks::Plain;
         let coroutine = hosting.serve.bind(py).call1((scope, &exchange, pauses))?;
         if pauses {
@@ -229,7 +243,7 @@ impl Worker {
             coroutine.call_method1(intern!(py, "send"), (py.None(),))?;
         }
         let task = this.start_task(py, coroutine, tasks)?;
-        if !exchange.get().is_finished() {
+        if exchange.get().stage() != Stage::Finished {
             if tasks == Tasks::Factory {
                 // What the factory wrapped around our coroutine may end without having run it.
                 let ended = exchange.getattr(intern!(py, "task_ended"))?;
@@ -238,6 +252,34 @@ impl Worker {
             this.with(|state| state.tasks.insert(id, task.unbind()))?;
         }
         Ok(())
+    }
+
+    /// What an ASGI application is given. With the exchange its end is the request's, however that
+    /// comes; nothing may fail behind that.
+    fn offer_asgi<'py>(
+        slf: &Bound<'py, Self>,
+        id: RequestId,
+        arrival: Arrival,
+    ) -> PyResult<Offered<'py>> {
+        let py = slf.py();
+        let scope = slf.get().scope(py, id, arrival)?.into_any();
+        let exchange = Exchange::new(slf.clone().unbind(), id, asgi_refusal);
+        let exchange = PyClassInitializer::from(exchange).add_subclass(AsgiExchange::new());
+        Ok((scope, Bound::new(py, exchange)?.into_super()))
+    }
+
+    /// What an RSGI application is given.
+    fn offer_rsgi<'py>(
+        slf: &Bound<'py, Self>,
+        id: RequestId,
+        arrival: Arrival,
+    ) -> PyResult<Offered<'py>> {
+        let py = slf.py();
+        let protocol = rsgi::HttpProtocol::new();
+        let scope = Bound::new(py, rsgi::Scope::new(arrival.request))?.into_any();
+        let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal);
+        let exchange = PyClassInitializer::from(exchange).add_subclass(protocol);
+        Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 
     fn scope<'py>(
@@ -309,6 +351,9 @@ struct Arrival {
     template: Option<Template>,
 }
 
+/// The scope, and the exchange that an interface makes of it.
+type Offered<'py> = (Bound<'py, PyAny>, Bound<'py, Exchange>);
+
 /// How tasks are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tasks {
@@ -357,7 +402,7 @@ impl Worker {
             state: ThreadBound::new(Some(state)),
             attachment: PyOnceLock::new(),
             hosting: PyOnceLock::new(),
-            done: Py::new(py, Done)?,
+            done: Py::new(py, Pending::done())?,
             listeners,
         })
     }
@@ -379,22 +424,36 @@ impl Worker {
     }
 
     /// Say whom to call for requests. Once, before the first is accepted.
-    #[pyo3(signature = (*, serve, task, task_options, report, drained, root_path, state))]
+    #[pyo3(signature = (*, interface, serve, task, task_options, report, drained, send_file,
+                         root_path, state))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
     fn host(
         &self,
         py: Python<'_>,
+        interface: &str,
         serve: Py<PyAny>,
         task: Py<PyAny>,
         task_options: Py<PyDict>,
         report: Py<PyAny>,
         drained: Py<PyAny>,
+        send_file: Py<PyAny>,
         root_path: &str,
         state: Option<Py<PyDict>>,
     ) -> PyResult<()> {
         let scopes = ScopeBuilder::new(py, root_path, state)?;
         let eager = task_options.bind(py).contains(intern!(py, "eager_start"))?;
-        let hosting = Hosting { serve, task, task_options, eager, report, drained, scopes };
+        let interface = if interface == "rsgi" { Interface::Rsgi } else { Interface::Asgi };
+        let hosting = Hosting {
+            interface,
+            serve,
+            task,
+            task_options,
+            eager,
+            report,
+            drained,
+            send_file,
+            scopes,
+        };
         self.hosting
             .set(py, hosting)
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
@@ -507,8 +566,8 @@ impl Worker {
         let hosting = self.hosting(py)?;
         match event {
             Event::Request(_) => Ok(()),
-            Event::Readable(id) => self.wake(py, id, Wanted::Message),
-            Event::Writable(id) => self.wake(py, id, Wanted::Room),
+            Event::Readable(id) => self.wake(py, id, News::Readable),
+            Event::Writable(id) => self.wake(py, id, News::Writable),
             Event::WebSocket(..) => unreachable!("no handshake is taken as one"),
             Event::Drained => hosting.drained.call0(py).map(drop),
             Event::AcceptFailed(error) => hosting.report(

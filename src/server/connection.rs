@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::trace::Trace;
 use super::{
-    Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
-    connection_scheme,
+    Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, connection_scheme,
 };
 use crate::config::{Config, Timeouts};
 use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
@@ -104,10 +103,24 @@ struct Exchange {
     body_told: bool,
     /// The application waits in a read.
     reading: bool,
+    /// The application waits for the peer's going, whatever there is to read.
+    watched: bool,
     /// The application waits for room in the output.
     writing: bool,
     /// The peer has been silent after its end for so long that it counts as gone.
     presumed_gone: bool,
+}
+
+impl Exchange {
+    /// The application waits for the peer: for more of the body, or for its going.
+    fn awaits_news(&self) -> bool {
+        self.reading || self.watched
+    }
+
+    /// The application waits for the peer's going, and takes nothing of what comes.
+    fn awaits_end_alone(&self) -> bool {
+        if self.reading { self.body_told } else { self.watched }
+    }
 }
 
 /// Bytes received and not yet consumed. Empty, it holds no memory.
@@ -270,7 +283,9 @@ impl Connection {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
                 let result = next_request(&mut self.http, &mut rest);
-                self.input.push(rest);
+                if !rest.is_empty() {
+                    self.input.push(rest);
+                }
                 self.begin(result, shared);
             }
             Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
@@ -301,7 +316,9 @@ impl Connection {
         self.waiting_since = shared.now;
         if !self.is_full() {
             self.wake_writer(shared);
-            self.read_frames(shared);
+            if self.websocket.is_some() {
+                self.read_frames(shared);
+            }
             self.resume(shared);
         }
     }
@@ -420,16 +437,28 @@ impl Connection {
         Reading::Wait
     }
 
+    pub(super) fn watch_peer(&mut self) -> bool {
+        let Some(exchange) = &mut self.exchange else { return true };
+        exchange.watched = !exchange.presumed_gone;
+        exchange.presumed_gone
+    }
+
+    pub(super) fn discard_response(&mut self) {
+        self.http.discard_response();
+    }
+
     pub(super) fn start_response<'h, P>(
         &mut self,
         status: u16,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         self.http.start_response(status, headers, &automatic)?;
-        // A handshake that is answered like any request is none.
-        self.websocket = None;
+        if self.websocket.is_some() {
+            // A handshake that is answered like any request is none.
+            self.websocket = None;
+        }
         Ok(())
     }
 
@@ -691,6 +720,7 @@ impl Connection {
                     forwarded,
                     body_told: false,
                     reading: false,
+                    watched: false,
                     writing: false,
                     presumed_gone: false,
                 });
@@ -863,7 +893,7 @@ impl Connection {
             self.log_begin(None, None, shared);
         }
         self.http.discard_response();
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         let Self { http, output, trace, .. } = self;
         let written = output.append_with(|out| {
             let start = out.len();
@@ -912,7 +942,7 @@ impl Connection {
 
     fn wake_reader<P>(&mut self, shared: &mut Shared<P>) {
         if let Some(exchange) = &mut self.exchange
-            && mem::take(&mut exchange.reading)
+            && (mem::take(&mut exchange.reading) | mem::take(&mut exchange.watched))
         {
             let request = RequestId { stream: self.stream, number: exchange.number };
             shared.events.push_back(Event::Readable(request));
@@ -968,9 +998,7 @@ impl Connection {
             (_, Stage::Lingering) => true,
             // The end, too, is for later than the requests before it.
             (None, _) => !self.held,
-            (Some(exchange), _) if exchange.reading && exchange.body_told => {
-                self.input.rest().len() < most
-            }
+            (Some(exchange), _) if exchange.awaits_end_alone() => self.input.rest().len() < most,
             (Some(exchange), _) => exchange.reading || self.input.is_empty(),
         }
     }
@@ -1015,7 +1043,7 @@ impl Connection {
         self.update_waiting(shared.now);
         let Some(deadline) = self.due(shared) else { return };
         if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
-            let up = shared.timers.schedule((self.stream, self.number), deadline);
+            let up = shared.timers.schedule((self.stream, self.number), deadline, shared.now);
             self.scheduled = Some(up);
         }
     }
@@ -1028,7 +1056,7 @@ impl Connection {
             (Stage::Open, _) if self.websocket.is_some() => self.websocket_waits_for(),
             (Stage::Announced, _) => Waiting::ProxyHeader,
             (Stage::Open, Some(exchange)) => match (exchange.reading, exchange.body_told) {
-                (true, _) if self.input_ended => Waiting::HalfClose,
+                _ if self.input_ended && exchange.awaits_news() => Waiting::HalfClose,
                 (true, false) => Waiting::Body,
                 _ => Waiting::Ours,
             },

@@ -191,7 +191,7 @@ def test_later_words_are_not_yet(
     _assert_error(capsys, expected)
 
 
-@pytest.mark.parametrize("interface", ["rsgi", "wsgi"])
+@pytest.mark.parametrize("interface", ["wsgi"])
 def test_later_interfaces_are_not_yet(capsys: pytest.CaptureFixture[str], interface: str) -> None:
     assert cli.main(["web:app", "--interface", interface]) == ExitCode.USAGE
     _assert_error(capsys, f"--interface {interface} is not supported yet")

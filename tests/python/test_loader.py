@@ -1,5 +1,6 @@
 """Finding the application, and telling what it speaks."""
 
+import asyncio
 import functools
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
-from granian_uring.loader import interface, load
+from granian_uring.loader import describe, entrance, interface, load
 
 
 @pytest.fixture(autouse=True)
@@ -227,13 +228,19 @@ class Configured:
 
 
 class Both(Framework):
-    def __rsgi__(self, scope: Any, protocol: Any) -> None: ...
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None: ...
 
 
 class OnlyRsgi:
     async def __rsgi__(self, scope: Any, protocol: Any) -> None: ...
 
-    def __call__(self, *arguments: Any) -> None: ...
+
+class CallableRsgi:
+    async def __call__(self, scope: Any, protocol: Any) -> None: ...
+
+
+def plain_rsgi(scope: Any, protocol: Any) -> Awaitable[None]:
+    return rsgi(scope, protocol)
 
 
 class SyncFramework:
@@ -249,7 +256,7 @@ class Endpoint:
 
 
 class Asgi2Class:
-    def __init__(self, scope: Any) -> None: ...
+    def __init__(self, anything: Any) -> None: ...
 
     async def __call__(self, receive: Any, send: Any) -> None: ...
 
@@ -282,9 +289,11 @@ async def configured(debug: bool, scope: Any, receive: Any, send: Any) -> None: 
         functools.partial(Configured(), True),
         functools.partial(asgi),
         decorated(functools.partial(asgi)),
-        Both(),
         Endpoint,
         CallOfItsOwn(),
+        asgi2,
+        Asgi2Class,
+        functools.partial(asgi2),
     ],
     ids=lambda application: getattr(application, "__qualname__", type(application).__qualname__),
 )
@@ -293,15 +302,77 @@ def test_asgi_is_recognised(application: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "application",
+    [
+        rsgi,
+        plain_rsgi,
+        decorated(rsgi),
+        decorated(plain_rsgi),
+        Both(),
+        OnlyRsgi(),
+        CallableRsgi(),
+        functools.partial(CallableRsgi()),
+        OnlyRsgi().__rsgi__,
+    ],
+    ids=lambda application: getattr(application, "__qualname__", type(application).__qualname__),
+)
+def test_rsgi_is_recognised(application: Any) -> None:
+    assert interface(application) == "rsgi"
+
+
+def test_a_coroutine_function_of_cython_is_known_by_its_mark() -> None:
+    """It has no flag that says so, but asyncio's mark."""
+
+    def compiled(a: Any, b: Any) -> None: ...
+
+    compiled._is_coroutine = object()  # type: ignore[attr-defined]
+    assert interface(compiled) == "rsgi"
+
+
+def test_the_entrance_is_rsgi_s_method() -> None:
+    both = Both()
+    assert entrance(both, "rsgi") == both.__rsgi__
+    assert entrance(both, "asgi") is both
+    assert entrance(rsgi, "rsgi") is rsgi
+
+
+@pytest.mark.parametrize("wanted", ["auto", "asgi", "asginl"])
+def test_asgi_2_is_served_as_asgi_3(wanted: str) -> None:
+    called: list[Any] = []
+
+    def old(scope: Any) -> Any:
+        async def instance(receive: Any, send: Any) -> None:
+            called.append((scope, receive, send))
+
+        return instance
+
+    found = entrance(old, interface(old, wanted))
+    asyncio.run(found("scope", "receive", "send"))
+    assert called == [("scope", "receive", "send")]
+
+
+@pytest.mark.parametrize(
+    ("application", "wanted", "found"),
+    [
+        (asgi, "auto", "ASGI, function asgi"),
+        (asgi, "asginl", "ASGI without lifespan, function asgi"),
+        (Asgi2Class, "auto", "ASGI 2, class Asgi2Class"),
+        (OnlyRsgi(), "auto", "RSGI, an object of type OnlyRsgi"),
+    ],
+    ids=str,
+)
+def test_what_was_found_is_said(application: Any, wanted: str, found: str) -> None:
+    assert describe(application, interface(application, wanted)) == found
+
+
+@pytest.mark.parametrize(
     ("application", "message", "hint"),
     [
         (wsgi, "found a WSGI application", "--interface"),
         (SyncFramework(), "found a WSGI application", "--interface"),
         (decorated(wsgi), "found a WSGI application", "--interface"),
-        (rsgi, "found an RSGI application", "--interface"),
-        (OnlyRsgi(), "found an RSGI application", "--interface"),
-        (asgi2, "found an ASGI 2 application", "guarantee_single_callable"),
-        (Asgi2Class, "found an ASGI 2 application", "guarantee_single_callable"),
+        (lambda settings: asgi, "takes one argument", "called scope"),
+        (Both, "looks like a factory", "--factory"),
         (Framework, "looks like a factory", "--factory"),
         (lambda: asgi, "looks like a factory", "--factory"),
         (lambda a, b, c, d: None, "none of the arguments", "async def app"),
@@ -320,8 +391,11 @@ def test_everything_else_is_named(application: Any, message: str, hint: str) -> 
 def test_what_the_operator_says_goes() -> None:
     assert interface(wsgi, "asgi") == "asgi"
     assert interface(asgi, "asginl") == "asginl"
-    with pytest.raises(OperatorError):
-        interface(42, "asgi")
+    assert interface(wsgi, "rsgi") == "rsgi"
+    assert interface(Both(), "asgi") == "asgi"
+    for application in (42, OnlyRsgi()):
+        with pytest.raises(OperatorError):
+            interface(application, "asgi")
 
 
 def test_what_has_no_signature_is_asked_for() -> None:
@@ -329,5 +403,5 @@ def test_what_has_no_signature_is_asked_for() -> None:
         interface(iter)
     assert (
         "cannot tell" in caught.value.message
-        and caught.value.hint == "say it with --interface asgi"
+        and caught.value.hint == "say it with --interface asgi or --interface rsgi"
     )

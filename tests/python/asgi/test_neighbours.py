@@ -36,7 +36,7 @@ def failing(loop, coroutine, **options):
     async def around():
         coroutine.close()
         raise RuntimeError("the factory's own trouble")
-    ours = coroutine.__name__ == "serve"
+    ours = coroutine.__name__.startswith("serve_")
     return asyncio.Task(around() if ours else coroutine, loop=loop, **options)
 """
 

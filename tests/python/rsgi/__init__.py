@@ -1,0 +1,1 @@
+"""RSGI applications on a server process, seen from outside."""
