@@ -71,7 +71,7 @@ def run(settings: Settings) -> int:
         os.environ.pop(variable, None)
 
     # What a setting can say wrongly is read before anything is opened or imported.
-    access = _access_log(settings) if settings.access_log else None
+    access = _access_log(settings)
     trusted = _native.Trusted(list(settings.proxy_trusted))
     logs.configure(
         enabled=settings.log,
@@ -132,7 +132,9 @@ def run(settings: Settings) -> int:
             "proxy_strip_untrusted": settings.proxy_strip_untrusted,
         },
     )
-    service = _Service(settings, application, interface, worker, notifier, access)
+    service = _Service(
+        settings, application, interface, worker, notifier, access if settings.access_log else None
+    )
     return service.run(listeners.addresses)
 
 

@@ -47,47 +47,33 @@ def post(target: str, *headers: str) -> bytes:
 
 
 def test_what_the_proxy_protocol_tells(start_server: StartServer) -> None:
-    format = "%(addr)s %(port)s %(scheme)s %(tls_version)s %(tls_cipher)s %(server)s"
+    format = "%(addr)s %(port)s %(scheme)s %(tls_version)s %(tls_cipher)s"
     with listening() as listener:
         fd = listener.fileno()
         server = start_server(
-            *("--access-log", "--access-log-fmt", format, "--fd", str(fd), "--proxy-headers"),
-            *("--proxy-protocol", shown(listener)),
+            *("--access-log", "--access-log-fmt", format, "--access-log-json"),
+            *("--fd", str(fd), "--proxy-protocol", shown(listener), "--proxy-headers"),
             *("--proxy-trusted", "127.0.0.1", "--proxy-trusted", "203.0.113.7"),
             pass_fds=(fd,),
         )
+
+        def logged(client: Client, *headers: str) -> list[object]:
+            mark = server.out.mark()
+            client.ask("/hello", *headers)
+            found = json.loads(server.out.wait_for(r"^\{.*\}$", since=mark).string)
+            assert isinstance(found, dict)
+            return list(found.values())
+
+        tls = ["TLSv1.3", "TLS_AES_128_GCM_SHA256"]
         with Client(listener.getsockname()) as client:
             client.send(proxy_2(TLS))
-            client.ask("/hello")
-            tls = "TLSv1.3 TLS_AES_128_GCM_SHA256"
-            server.out.wait_for(rf"^203\.0\.113\.7 40000 https {tls} 192\.0\.2\.1:443$")
+            assert logged(client) == ["203.0.113.7", 40000, "https", *tls]
             # The peer of the header is a proxy too, and tells of a client that spoke no TLS.
-            client.ask("/hello", "X-Forwarded-For: 198.51.100.9", "X-Forwarded-Proto: http")
-            server.out.wait_for(rf"^198\.51\.100\.9 - http {tls} 192\.0\.2\.1:443$")
+            headers = ("X-Forwarded-For: 198.51.100.9", "X-Forwarded-Proto: http")
+            assert logged(client, *headers) == ["198.51.100.9", None, "http", *tls]
         with Client(listener.getsockname()) as client:
             client.send(PROXY_1)
-            client.ask("/hello")
-            server.out.wait_for(r"^203\.0\.113\.7 40000 http - - 192\.0\.2\.1:443$")
-
-
-def test_what_the_proxy_protocol_tells_as_json(start_server: StartServer) -> None:
-    format = "%(addr)s %(port)s %(scheme)s %(tls_version)s"
-    with listening() as listener:
-        fd = listener.fileno()
-        server = start_server(
-            *("--access-log", "--access-log-fmt", format, "--access-log-json", "--fd", str(fd)),
-            *("--proxy-protocol", shown(listener)),
-            pass_fds=(fd,),
-        )
-        with Client(listener.getsockname()) as client:
-            client.send(proxy_2(TLS))
-            client.ask("/hello")
-        assert json.loads(server.out.wait_for(r"^\{.*\}$").string) == {
-            "addr": "203.0.113.7",
-            "port": 40000,
-            "scheme": "https",
-            "tls_version": "TLSv1.3",
-        }
+            assert logged(client) == ["203.0.113.7", 40000, "http", None, None]
 
 
 def test_a_body_that_is_too_long_has_the_line_of_its_request(start_logged: StartLogged) -> None:

@@ -313,7 +313,7 @@ def test_proxy_protocol_is_for_trusted_peers_and_must_be_there(start_server: Sta
         (["--proxy-trusted", "localhost"], "expected an IP address, a network, unix"),
         (["--proxy-trusted", "10.0.0.1/8"], "10.0.0.1/8"),
         (["--proxy-protocol", "web"], "expected one of the listeners unix:@granian-uring-proxy"),
-        (["--access-log", "--access-log-fmt", "%(adr)s"], "adr"),
+        (["--access-log-fmt", "%(adr)s"], "unknown atom %(adr)s"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_the_application_is_imported(
