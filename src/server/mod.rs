@@ -296,7 +296,8 @@ impl Date {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let second = Duration::from_secs(since_epoch.as_secs());
             self.line = format!("date: {}\r\n", httpdate::fmt_http_date(UNIX_EPOCH + second));
-            self.valid_until = Some(now + (second + Duration::from_secs(1) - since_epoch));
+            let left = 1_000_000_000 - u64::from(since_epoch.subsec_nanos());
+            self.valid_until = Some(now + Duration::from_nanos(left));
         }
         self.line.as_bytes()
     }
