@@ -11,6 +11,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "ASGIExchange",
+    "ASGIWebSocket",
     "Activation",
     "Exchange",
     "FileResponse",
@@ -65,9 +66,11 @@ class Exchange:
         """The application is done with this request.
 
         None when it was answered, or is about to be; else "gone" (its client left, or was refused,
-        before that), "refused" (the client got a 500 in its place) or "aborted" (the connection was
-        reset in the middle of an answer).
+        before that), "refused" (the client got a 500 in its place), "aborted" (the connection was
+        reset in the middle of an answer) or "failed" (an open WebSocket was closed with code 1011).
         """
+    def complete(self) -> str | None:
+        """The application has returned. As `finish`, but for interfaces in which that says more."""
 
 @final
 class ASGIExchange(Exchange):
@@ -80,6 +83,17 @@ class ASGIExchange(Exchange):
 
 _Default = TypeVar("_Default")
 _Headers = Iterable[tuple[str, str]]
+
+@final
+class ASGIWebSocket(Exchange):
+    """A WebSocket for an ASGI application."""
+
+    def receive(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """ASGI's `receive`."""
+    def send(self, message: dict[str, Any], /) -> Awaitable[None]:
+        """ASGI's `send`. The message takes effect at once; awaiting it waits for the peer."""
+    def complete(self) -> str | None:
+        """The application has returned: closes with code 1000 if it has not. Then as `finish`."""
 
 @final
 class RSGIHeaders:
@@ -226,6 +240,11 @@ class _WorkerOptions(TypedDict):
     http1_linger_timeout: float
     default_headers: bool
     report_refusals: bool
+    ws: bool
+    ws_max_size: int
+    ws_ping_interval: float
+    ws_ping_timeout: float
+    ws_per_message_deflate: str
     proxy_headers: bool
     proxy_headers_format: str
     proxy_trusted: list[str]

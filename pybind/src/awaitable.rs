@@ -12,13 +12,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::exchange::Exchange;
-use crate::{asgi, rsgi};
+use crate::{asgi, rsgi, websocket};
 
 /// What is waited for. Each interface knows what to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// The next message for ASGI's `receive`.
     Message,
+    /// The next message for it on a WebSocket.
+    SocketMessage,
     /// The whole body, for RSGI.
     Body,
     /// The next piece of the body, for RSGI.
@@ -33,7 +35,9 @@ impl Wanted {
     /// The news that end the wait for it.
     pub fn news(self) -> News {
         match self {
-            Self::Message | Self::Body | Self::Piece | Self::Going => News::Readable,
+            Self::Message | Self::SocketMessage | Self::Body | Self::Piece | Self::Going => {
+                News::Readable
+            }
             Self::Room => News::Writable,
         }
     }
@@ -41,6 +45,7 @@ impl Wanted {
     fn look_for(self, exchange: &Bound<'_, Exchange>) -> PyResult<Found> {
         match self {
             Self::Message => asgi::message(exchange),
+            Self::SocketMessage => websocket::message(exchange),
             Self::Body => rsgi::body(exchange),
             Self::Piece => rsgi::piece(exchange),
             Self::Going => rsgi::going(exchange),

@@ -29,6 +29,8 @@ pub enum Stage {
     Started,
     /// As `Started`, and the application has announced trailers.
     StartedWithTrailers,
+    /// The WebSocket is open.
+    Accepted,
     /// The body is over, and trailers are to come.
     Trailers,
     /// Begun by the application, and completed by a task of the server's own.
@@ -39,10 +41,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Fresh,
         Self::Started,
         Self::StartedWithTrailers,
+        Self::Accepted,
         Self::Trailers,
         Self::HandedOver,
         Self::Ended,
@@ -105,6 +108,10 @@ impl Exchange {
         self.worker.get()
     }
 
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
     pub fn stage(&self) -> Stage {
         Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed))]
     }
@@ -123,16 +130,21 @@ impl Exchange {
     pub fn read(&self) -> PyResult<Reading> {
         let reading = self.worker().with(|state| state.server.read_body(self.id))?;
         if reading == Reading::Disconnected {
-            self.told_gone.store(true, Ordering::Relaxed);
+            self.told_gone();
         }
         Ok(reading)
+    }
+
+    /// The application was told that its client is gone.
+    pub fn told_gone(&self) {
+        self.told_gone.store(true, Ordering::Relaxed);
     }
 
     /// Whether the peer is gone, or the request over.
     pub fn is_gone(&self) -> PyResult<bool> {
         let gone = self.worker().with(|state| state.server.watch_peer(self.id))?;
         if gone {
-            self.told_gone.store(true, Ordering::Relaxed);
+            self.told_gone();
         }
         Ok(gone)
     }
@@ -191,10 +203,9 @@ impl Exchange {
     ) -> PyResult<Result<Progress, SendError>> {
         let bytes = data.as_bytes()?;
         let length = bytes.len();
-        let body = if length >= SHARED_BODY_BYTES {
-            Body::Shared(Box::new(SharedBytes::new(data, bytes)))
-        } else {
-            Body::Copied(bytes)
+        let body = match data.payload(bytes) {
+            Some(payload) => Body::Shared(payload),
+            None => Body::Copied(bytes),
         };
         self.give(py, body, length, more)
     }
@@ -286,6 +297,7 @@ impl Exchange {
             Left::Answered => Some("gone"),
             _ if self.told_gone.load(Ordering::Relaxed) => Some("gone"),
             Left::Refused => Some("refused"),
+            Left::Aborted if before == Stage::Accepted => Some("failed"),
             Left::Aborted => Some("aborted"),
         })
     }
@@ -316,9 +328,14 @@ impl Exchange {
 
     /// The application is done with this request, however that came. `None` when it was answered,
     /// or is about to be; else "gone" (its client left, or was refused, before that), "refused"
-    /// (the client got a 500 in its place) or "aborted" (the connection was reset in the middle of
-    /// an answer).
+    /// (the client got a 500 in its place), "aborted" (the connection was reset in the middle of an
+    /// answer) or "failed" (an open WebSocket was closed with code 1011).
     fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+        self.leave(py)
+    }
+
+    /// The application has returned. As `finish`, but for interfaces in which that says more.
+    fn complete(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
         self.leave(py)
     }
 }
@@ -343,12 +360,18 @@ pub enum Data<'a, 'py> {
 }
 
 impl<'a> Data<'a, '_> {
-    fn as_bytes(self) -> PyResult<&'a [u8]> {
+    pub fn as_bytes(self) -> PyResult<&'a [u8]> {
         Ok(match self {
             Self::Bytes(bytes) => bytes.as_bytes(),
             Self::Text(text) => text.to_str()?.as_bytes(),
             Self::Empty => b"",
         })
+    }
+
+    /// `bytes`, which are ours, to be sent from where they are, if that is cheaper than a copy.
+    pub fn payload(self, bytes: &[u8]) -> Option<Box<dyn Payload>> {
+        (bytes.len() >= SHARED_BODY_BYTES)
+            .then(|| Box::new(SharedBytes::new(self, bytes)) as Box<dyn Payload>)
     }
 
     fn object(self) -> Option<Py<PyAny>> {
