@@ -121,8 +121,12 @@ bench: build deps ## CPU per request beside Granian and uvicorn (needs wrk)
 	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" \
 		--ours "$(abspath $(VENV))/bin/granian-uring" $(ARGS)
 
+access-log-cost: toolchain ## instructions per request with and without the access log (needs valgrind)
+	cargo build --locked --release --example hello
+	python3 benches/access_log.py --most 5
+
 clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust sim fuzz test-python test-systemd fix
+.PHONY: test-rust sim fuzz test-python test-systemd fix access-log-cost

@@ -1,12 +1,17 @@
 //! The server without Python: answers every request with one line, until SIGTERM's default ends
 //! it. Shows the loop that an embedder of the core writes, and measures what the core costs.
 //!
-//!     cargo run --release --example hello [ADDRESS]
+//!     cargo run --release --example hello [ADDRESS] [--access-log] [--requests N]
+//!
+//! `--access-log` writes a line for each request to stdout; with `--requests` it ends after that
+//! many, so that a program can count what they cost (`benches/access_log.py`).
 
 use std::error::Error;
+use std::fs::File;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use granian_uring::access_log::{AccessLog, Format};
 use granian_uring::config::Config;
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Body, Event, RequestId, SendError, Server};
@@ -14,20 +19,40 @@ use granian_uring::server::{Body, Event, RequestId, SendError, Server};
 const BODY: &[u8] = b"Hello, world!";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8000".to_owned());
+    let mut address = "127.0.0.1:8000".to_owned();
+    let (mut logs, mut left) = (false, u64::MAX);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--access-log" => logs = true,
+            "--requests" => left = arguments.next().ok_or("--requests needs a number")?.parse()?,
+            _ => address = argument,
+        }
+    }
     let mut server = Server::new(Uring::new()?, Config::default());
     server.add_listener(OwnedFd::from(TcpListener::bind(address)?))?;
+    if logs {
+        let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        server.log_access(AccessLog::to_file(Format::compile(None, false, false)?, stdout)?);
+    }
     server.start_accepting();
-    loop {
+    while left > 0 {
         server.turn(None)?;
         while let Some(event) = server.next_event() {
             if let Event::Request(request) = event {
                 // A peer that has left meanwhile is no error of this loop.
                 let _ = answer(&mut server, request);
                 server.finish(request);
+                left -= 1;
             }
         }
     }
+    // The last answers are given out, and not sent yet.
+    server.drain();
+    while !server.is_drained() {
+        server.turn(None)?;
+    }
+    Ok(())
 }
 
 fn answer(server: &mut Server<Uring>, request: RequestId) -> Result<(), SendError> {

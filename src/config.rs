@@ -32,6 +32,9 @@ pub struct Config {
     pub date_header: bool,
     /// Add this `server` header to answers that have none (RFC 9110 §10.2.4).
     pub server_header: Option<String>,
+    /// See to it that the head of each request has exactly one header with this name, an id: the
+    /// client's if it is printable, else one that is made.
+    pub request_id_header: Option<String>,
     /// What proxies in front are believed.
     pub proxy: proxy::Options,
     /// Tell of each refused message with an [`crate::server::Event::Refused`], and of each refused
@@ -55,6 +58,7 @@ impl Default for Config {
             date_header: true,
             server_header: Some("granian-uring".to_owned()),
             proxy: proxy::Options::default(),
+            request_id_header: None,
             report_refusals: false,
         }
     }

@@ -3,11 +3,13 @@
 //! The path of a request: [`listener`] -> [`proactor`] -> [`server`] -> [`http1`] -> the
 //! application, and back the same way. `docs/architecture.md` has the picture.
 
+pub mod access_log;
 pub mod activation;
 pub mod config;
 pub mod http1;
 pub mod listener;
 pub mod notify;
+pub mod percent;
 pub mod proactor;
 pub mod proxy;
 pub mod server;

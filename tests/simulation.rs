@@ -14,6 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use granian_uring::access_log::{AccessLog, Format, Lines};
 use granian_uring::config::{Config, Overload, Timeouts};
 use granian_uring::http1::Limits;
 use granian_uring::proactor::simulated::{ClientId, Random, Sight, Simulated, World};
@@ -35,6 +36,8 @@ const PIECE_BYTES: usize = 90_000;
 const OUTPUT_BYTES: usize = 64 * 1024 + PIECE_BYTES + 1000;
 /// What one receive brings.
 const RECEIVE_BYTES: usize = 2048;
+const ACCESS_FORMAT: &str = "%(connection)d %(connection_requests)d %(target)s %(status)d \
+                             %(completion)s %(body_bytes)d";
 
 /// Far above what a well-behaved client needs, so that no timeout hits one by chance; the clock is
 /// virtual, so they cost nothing.
@@ -735,6 +738,7 @@ struct Simulation {
     random: Random,
     world: World,
     server: Server<Simulated>,
+    lines: Lines,
     config: Config,
     plans: Vec<Plan>,
     clients: Vec<Client>,
@@ -769,6 +773,9 @@ impl Simulation {
         for _ in 0..LISTENERS {
             server.add_listener(World::listening_socket()).unwrap();
         }
+        let format = Format::compile(Some(ACCESS_FORMAT), false, false).unwrap();
+        let (log, lines) = AccessLog::new(format);
+        server.log_access(log);
         server.start_accepting();
         let mut plans = Vec::new();
         let count = between(&mut random, 1, 6);
@@ -780,6 +787,7 @@ impl Simulation {
             random,
             world,
             server,
+            lines,
             config,
             plans,
             clients,
@@ -822,6 +830,7 @@ impl Simulation {
             let pending = self.act();
             if self.is_over() {
                 self.read_rest();
+                self.judge_log();
                 return self.judge();
             }
             let now = self.now();
@@ -1045,6 +1054,7 @@ impl Simulation {
                 Event::AcceptFailed(_) => self.refused_accepts += 1,
                 Event::Refused(..) | Event::Unproxied(..) => panic!("nobody asked for reports"),
                 Event::WebSocket(..) => panic!("nobody asked for a WebSocket"),
+                Event::AccessLost(lines) => panic!("{lines} lines of the access log are lost"),
                 Event::Overloaded => assert_eq!(self.config.overload, Overload::Refuse),
                 Event::TimedOut(request, left) => self.time_out(request, left),
             }
@@ -1148,6 +1158,53 @@ impl Simulation {
         let most = self.config.limits.head_bytes + RECEIVE_BYTES;
         assert!(input <= most, "{input} bytes of input are held");
         assert!(output <= OUTPUT_BYTES, "{output} bytes of output are held");
+    }
+
+    fn may_answer_503(&self, plan: &Plan) -> bool {
+        let config = &self.config;
+        plan.outcome.is_none_or(|_| plan.timed_out == Some(Left::Refused))
+            && (config.overload == Overload::Refuse || config.timeouts.request.is_some())
+    }
+
+    /// Each request has one line in the access log, and it says how the request ended.
+    fn judge_log(&mut self) {
+        assert_eq!(self.server.close_access_log(), 0);
+        let mut lines = Vec::new();
+        while let Some(text) = self.lines.next() {
+            lines.extend(std::str::from_utf8(text).unwrap().lines().map(str::to_owned));
+        }
+        let (mut places, mut logged) = (HashSet::new(), HashSet::new());
+        for line in &lines {
+            let [connection, number, target, status, completion, bytes]: [&str; 6] =
+                line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            assert!(places.insert((connection, number)), "twice in the log: {line}");
+            let status: u16 = status.parse().unwrap();
+            let Some(Ok(request)) = target.strip_prefix('/').map(str::parse::<usize>) else {
+                assert!(target == "-" && status >= 400, "{line}");
+                continue;
+            };
+            assert!(logged.insert(request), "request {request} is twice in the log: {line}");
+            let plan = &self.plans[request];
+            match plan.outcome {
+                Some(Outcome::Whole) => {
+                    assert_eq!(status, 200, "{line}");
+                    let given = if plan.method == "HEAD" { 0 } else { plan.given };
+                    assert_eq!(bytes, given.to_string(), "{line}");
+                }
+                // Too many at once, or out of time.
+                _ if status == 503 => assert!(self.may_answer_503(plan), "{line}"),
+                Some(Outcome::Refused) => assert_eq!(status, 500, "{line}"),
+                Some(Outcome::Aborted) => assert_eq!((status, completion), (200, "-"), "{line}"),
+                Some(Outcome::Gone) => {
+                    assert!(completion == "-" || status >= 400, "{line}");
+                }
+                None => assert_eq!((status, completion), (499, "-"), "{line}"),
+            }
+        }
+        for (request, plan) in self.plans.iter().enumerate() {
+            let is_over = plan.outcome.is_some();
+            assert!(!is_over || logged.contains(&request), "request {request} is not in the log");
+        }
     }
 
     fn judge(&self) {

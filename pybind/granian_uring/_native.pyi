@@ -12,6 +12,8 @@ from typing_extensions import disjoint_base
 __all__ = [
     "ASGIExchange",
     "ASGIWebSocket",
+    "AccessLines",
+    "AccessLog",
     "Activation",
     "Exchange",
     "FileResponse",
@@ -55,6 +57,28 @@ class Notifier:
     @property
     def watchdog_seconds(self) -> float | None:
         """Seconds within which a sign of life is wanted; None without a watchdog."""
+
+@final
+class AccessLog:
+    """A compiled format of the access log, and the stream that it goes to."""
+
+    def __new__(
+        cls,
+        format: str | None,
+        *,
+        json: bool,
+        journal: bool,
+        request_id_header: str | None,
+        fd: int | None,
+    ) -> AccessLog:
+        """`fd` is duplicated. Raises `OperatorError` for a format that cannot be used."""
+
+@final
+class AccessLines:
+    """Lines of the access log, for whoever asks."""
+
+    def next(self) -> list[str] | None:
+        """Waits for the next lines; None when no more will come."""
 
 @disjoint_base
 class Exchange:
@@ -239,6 +263,7 @@ class _WorkerOptions(TypedDict):
     http1_write_timeout: float
     http1_linger_timeout: float
     default_headers: bool
+    request_id_header: str | None
     report_refusals: bool
     ws: bool
     ws_max_size: int
@@ -276,12 +301,16 @@ class Worker:
         task_options: dict[str, Any],
         report: Callable[[str, str], None],
         drained: Callable[[], None],
-        access_log: Callable[[dict[str, Any], int, int, float], None] | None,
         send_file: Callable[[FileResponse], None],
         root_path: str,
         state: dict[str, Any] | None,
     ) -> None:
         """Says whom to call for requests. Once, before the first is accepted."""
+    def log_access(self, log: AccessLog, by_lines: bool) -> AccessLines | None:
+        """Logs each request of connections accepted from now on.
+
+        To the log's stream, or with `by_lines` as lines that must be asked for, on a thread.
+        """
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """`RingSelector.select`: turns of the server until there is something for Python."""
     def dispatch(self) -> None:
@@ -302,8 +331,11 @@ class Worker:
         """The tasks of requests that the application is working on."""
     def abandon(self) -> None:
         """In a forked child: lets go of what is the parent's."""
-    def close(self) -> None:
-        """Gives the ring back, in order: nothing is accepted or answered after this."""
+    def close(self) -> int:
+        """Gives the ring back, in order: nothing is accepted or answered after this.
+
+        Waits for the access log's last line, 2 s at most; returns how many lines were lost.
+        """
 
 def take_activation() -> Activation:
     """Reads and removes `LISTEN_*`, before any thread is started."""

@@ -10,6 +10,7 @@ Not here: what an option does. The words are Granian's where Granian has them.
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ class PathPrefix(click.ParamType[str]):
         if not str(value).startswith("/") or prefix.startswith("//"):
             self.fail(f"{value!r} does not begin with one slash.", param, ctx)
         return prefix
+
+
+class HeaderName(click.ParamType[str]):
+    """The name of a header: a token, RFC 9110 §5.6.2."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", str(value)):
+            self.fail(f"{value!r} is not the name of a header.", param, ctx)
+        return str(value)
 
 
 class Seconds(click.FloatRange):
@@ -542,10 +554,23 @@ class Settings:
         environment="GRANIAN_LOG_ACCESS_ENABLED",
     )
     access_log_fmt: str | None = option(
-        "The line's %-format, over Granian's ten atoms.",
+        "The line's %-format, or default, common or combined; see docs/logging.md.",
         group="Logging",
         environment="GRANIAN_LOG_ACCESS_FMT",
-        shown_default="addr, time, request, status and dt_ms",
+        shown_default="default",
+    )
+    access_log_json: bool = option(
+        "Make each line a JSON object; its keys are the atoms that the format names.",
+        group="Logging",
+        type=click.BOOL,
+        default=False,
+        environment="GRANIAN_LOG_ACCESS_JSON",
+    )
+    request_id_header: str | None = option(
+        "See to it that each request has an id in this header: the client's, or one that is made.",
+        group="Logging",
+        type=HeaderName(),
+        native="request_id_header",
     )
 
     pid_file: Path | None = option(

@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import types
 from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn, TypeAlias
@@ -49,6 +50,8 @@ _RESERVED_FDS = 256
 _SHUTDOWN_SECONDS = 5.0
 # Tasks that the application left behind may take this long to clean up when they are cancelled.
 _TASKS_SECONDS = 1.0
+# Handlers of the application may take this long for the last lines of the access log.
+_ACCESS_SECONDS = 2.0
 # Threads that still run may take this long after everything else.
 _THREADS_SECONDS = 2.0
 
@@ -67,7 +70,7 @@ def run(settings: Settings) -> int:
     for variable in _MANAGER_VARIABLES:
         os.environ.pop(variable, None)
 
-    access = logs.AccessLog.compile(settings.access_log_fmt) if settings.access_log else None
+    access = _access_log(settings) if settings.access_log else None
     logs.configure(
         enabled=settings.log,
         level=settings.log_level,
@@ -117,6 +120,7 @@ def run(settings: Settings) -> int:
             "http1_body_min_rate": settings.http1_body_min_rate,
             "http1_write_timeout": settings.http1_write_timeout,
             "http1_linger_timeout": settings.http1_linger_timeout,
+            "request_id_header": settings.request_id_header,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
             "ws": settings.ws and interface != "rsgi",
             "ws_max_size": settings.ws_max_size,
@@ -133,6 +137,17 @@ def run(settings: Settings) -> int:
     )
     service = _Service(settings, application, interface, worker, notifier, access)
     return service.run(listeners.addresses)
+
+
+def _access_log(settings: Settings) -> _native.AccessLog:
+    """Compiles the format, and takes stdout as it is now: the application may put another there."""
+    return _native.AccessLog(
+        settings.access_log_fmt,
+        json=settings.access_log_json,
+        journal=logs.is_journal(sys.stdout),
+        request_id_header=settings.request_id_header,
+        fd=sys.stdout.fileno() if sys.stdout else None,
+    )
 
 
 def _report(level: str, text: str) -> None:
@@ -164,7 +179,7 @@ class _Service:
         interface: str,
         worker: _native.Worker,
         notifier: _native.Notifier,
-        access: logs.AccessLog | None,
+        access: _native.AccessLog | None,
     ) -> None:
         self._settings = settings
         self._interface = interface
@@ -173,6 +188,7 @@ class _Service:
         self._worker = worker
         self._notifier = notifier
         self._access = access
+        self._access_writer: threading.Thread | None = None
         self._state: dict[str, Any] | None = {} if interface == "asgi" else None
         self._loop = new_event_loop(worker)
         self._lifespan: Lifespan | None = None
@@ -195,7 +211,6 @@ class _Service:
             task_options=task_options,
             report=_report,
             drained=self._drained.set,
-            access_log=self._log_access if access else None,
             send_file=self._send_file,
             root_path=settings.url_path_prefix or "",
             state=self._state,
@@ -337,6 +352,7 @@ class _Service:
                 # What the application gave to sys.exit is more precise.
                 self._guard.code = self._guard.code or int(ExitCode.LIFESPAN)
                 return False
+        self._log_access()
         self._worker.start()
         for address in addresses:
             shown = address if address.startswith("unix:") else f"http://{address}"
@@ -475,7 +491,11 @@ class _Service:
         self._guard.start(_TASKS_SECONDS + _THREADS_SECONDS)
         with contextlib.suppress(Exception):
             self._until_stopped(self._clean_up())
-        self._worker.close()
+        lost = self._worker.close()
+        if self._access_writer is not None:
+            self._access_writer.join(_ACCESS_SECONDS)
+        if lost:
+            logger.warning("%d lines of the access log are lost: they could not be written", lost)
         self._loop.close()
         asyncio.set_event_loop(None)
         logger.info("stopped")
@@ -501,11 +521,20 @@ class _Service:
         except OSError as error:
             logger.warning("cannot notify the service manager: %s", error)
 
-    def _log_access(
-        self, scope: dict[str, Any], status: int, body_bytes: int, seconds: float
-    ) -> None:
-        assert self._access is not None
-        logs.access_logger.info("%s", self._access(logs.AccessRecord(scope, status, seconds)))
+    def _log_access(self) -> None:
+        """Opens the access log: by now handlers of the application's own are there, if any."""
+        if self._access is None:
+            return
+        by_lines = logs.access_logger.hasHandlers()
+        if not by_lines and sys.stdout is None:
+            return
+        lines = self._worker.log_access(self._access, by_lines)
+        if lines is not None:
+            # A daemon, lest a handler that hangs outlive the time to stop; it is waited for below.
+            self._access_writer = threading.Thread(
+                target=logs.pass_on, args=(lines,), name="access-log", daemon=True
+            )
+            self._access_writer.start()
 
 
 _CONSEQUENCES = {

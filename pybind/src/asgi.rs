@@ -45,9 +45,7 @@ impl AsgiExchange {
             return Ok(());
         }
         let fields = kept.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
-        exchange.send_trailers(fields)?.map_err(|error| exchange.refused(py, error))?;
-        drop(kept);
-        exchange.ended(py)
+        exchange.send_trailers(fields)?.map_err(|error| exchange.refused(py, error))
     }
 }
 
@@ -137,8 +135,8 @@ pub fn body(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyRe
     let py = exchange.py();
     let more = flag(message, intern!(py, "more_body"))?;
     let progress = match message.get_item(intern!(py, "body"))? {
-        Some(body) => exchange.get().send(py, Data::Bytes(&body_bytes(body)?), more)?,
-        None => exchange.get().send(py, Data::Empty, more)?,
+        Some(body) => exchange.get().send(Data::Bytes(&body_bytes(body)?), more)?,
+        None => exchange.get().send(Data::Empty, more)?,
     };
     Exchange::sent(exchange, progress)
 }
@@ -149,7 +147,7 @@ fn path(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult
     let path: PathBuf = required(message, intern!(py, "path"))?.extract()?;
     let (file, length) = files::open(&path)?;
     let body = Body::WholeFile(FileRange::new(file, 0, length));
-    Exchange::sent(exchange, exchange.get().give(py, body, length, false)?)
+    Exchange::sent(exchange, exchange.get().give(body, false)?)
 }
 
 /// `http.response.zerocopysend`: a part of an open file.
@@ -163,8 +161,7 @@ fn zero_copy(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyR
     let offset = number(intern!(py, "offset"))?;
     let count = number(intern!(py, "count"))?;
     let range = files::part(&file, offset, count)?;
-    let length = range.length();
-    Exchange::sent(exchange, exchange.get().give(py, Body::File(range), length, more)?)
+    Exchange::sent(exchange, exchange.get().give(Body::File(range), more)?)
 }
 
 fn early_hints(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult<()> {

@@ -40,6 +40,7 @@ pub struct WorkerOptions {
     http1_write_timeout: Duration,
     #[pyo3(from_py_with = seconds)]
     http1_linger_timeout: Duration,
+    request_id_header: Option<String>,
     report_refusals: bool,
     ws: bool,
     ws_max_size: usize,
@@ -71,6 +72,7 @@ impl WorkerOptions {
             websocket: self.websocket(),
             date_header: self.default_headers,
             server_header: Config::default().server_header.filter(|_| self.default_headers),
+            request_id_header: self.request_id_header,
             report_refusals: self.report_refusals,
             ..Config::default()
         })

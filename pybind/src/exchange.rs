@@ -5,9 +5,7 @@
 //! `rsgi`). The order of an answer's parts is the codec's business (`granian_uring::http1`): what
 //! it refuses becomes an exception in its words.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use granian_uring::proactor::{FileRange, Payload};
 use granian_uring::server::{Body, Left, Progress, Reading, RequestId, SendError};
@@ -65,34 +63,13 @@ pub struct Exchange {
     told_gone: AtomicBool,
     /// What the interface raises when an answer is not taken.
     refusal: Refusal,
-    access: Option<Access>,
 }
 
 /// The exception for an answer that was not taken.
 pub type Refusal = fn(Python<'_>, SendError) -> PyErr;
 
-/// What the access log wants to know.
-struct Access {
-    /// Until it is logged: an application may keep us in its scope, and that circle would last.
-    scope: Mutex<Option<Py<PyAny>>>,
-    begun: Instant,
-    status: AtomicU16,
-    body_bytes: AtomicU64,
-}
-
 impl Exchange {
-    pub fn new(
-        worker: Py<Worker>,
-        id: RequestId,
-        refusal: Refusal,
-        logged: Option<Py<PyAny>>,
-    ) -> Self {
-        let access = logged.map(|scope| Access {
-            scope: Mutex::new(Some(scope)),
-            begun: Instant::now(),
-            status: AtomicU16::new(0),
-            body_bytes: AtomicU64::new(0),
-        });
+    pub fn new(worker: Py<Worker>, id: RequestId, refusal: Refusal) -> Self {
         Self {
             worker,
             id,
@@ -100,7 +77,6 @@ impl Exchange {
             parties: AtomicU8::new(1),
             told_gone: AtomicBool::new(false),
             refusal,
-            access,
         }
     }
 
@@ -181,9 +157,6 @@ impl Exchange {
             self.worker().with(|state| state.server.start_response(self.id, status, headers))?;
         if started.is_ok() {
             self.set_stage(Stage::Started);
-            if let Some(access) = &self.access {
-                access.status.store(status, Ordering::Relaxed);
-            }
         }
         Ok(started)
     }
@@ -195,44 +168,28 @@ impl Exchange {
     }
 
     /// Send a piece of the body, the last one unless there is `more`.
-    pub fn send(
-        &self,
-        py: Python<'_>,
-        data: Data<'_, '_>,
-        more: bool,
-    ) -> PyResult<Result<Progress, SendError>> {
+    pub fn send(&self, data: Data<'_, '_>, more: bool) -> PyResult<Result<Progress, SendError>> {
         let bytes = data.as_bytes()?;
-        let length = bytes.len();
         let body = match data.payload(bytes) {
             Some(payload) => Body::Shared(payload),
             None => Body::Copied(bytes),
         };
-        self.give(py, body, length, more)
+        self.give(body, more)
     }
 
     /// Send a part of a file as the whole body.
-    pub fn send_file(&self, py: Python<'_>, range: FileRange) -> PyResult<Result<(), SendError>> {
-        let length = range.length();
-        Ok(self.give(py, Body::File(range), length, false)?.map(drop))
+    pub fn send_file(&self, range: FileRange) -> PyResult<Result<(), SendError>> {
+        Ok(self.give(Body::File(range), false)?.map(drop))
     }
 
     /// Send a piece of the body, the last one unless there is `more`; trailers may follow it.
-    pub fn give(
-        &self,
-        py: Python<'_>,
-        body: Body<'_>,
-        length: usize,
-        more: bool,
-    ) -> PyResult<Result<Progress, SendError>> {
+    pub fn give(&self, body: Body<'_>, more: bool) -> PyResult<Result<Progress, SendError>> {
         let trailers = self.stage() == Stage::StartedWithTrailers;
         let unfinished = more || trailers;
         let sent = self.worker().with(|state| state.server.send_body(self.id, body, unfinished))?;
         if sent.is_ok() {
-            if let Some(access) = &self.access {
-                access.body_bytes.fetch_add(length as u64, Ordering::Relaxed);
-            }
             if !unfinished {
-                self.ended(py)?;
+                self.set_stage(Stage::Ended);
             } else if !more {
                 self.set_stage(Stage::Trailers);
             }
@@ -245,7 +202,11 @@ impl Exchange {
         &self,
         fields: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> PyResult<Result<(), SendError>> {
-        self.worker().with(|state| state.server.send_trailers(self.id, fields))
+        let sent = self.worker().with(|state| state.server.send_trailers(self.id, fields))?;
+        if sent.is_ok() {
+            self.set_stage(Stage::Ended);
+        }
+        Ok(sent)
     }
 
     /// Links that the answer will have, before it begins.
@@ -254,12 +215,6 @@ impl Exchange {
         links: impl Iterator<Item = &'h [u8]>,
     ) -> PyResult<Result<(), SendError>> {
         self.worker().with(|state| state.server.send_early_hints(self.id, links))
-    }
-
-    /// The answer is complete.
-    pub fn ended(&self, py: Python<'_>) -> PyResult<()> {
-        self.set_stage(Stage::Ended);
-        self.log(py)
     }
 
     /// What a `send` returns to the application: done, or waiting for the peer.
@@ -277,21 +232,13 @@ impl Exchange {
 
     /// Who worked on this request does so no longer. With the last of them it is over, answered or
     /// not; the result is `finish`'s.
-    pub fn leave(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+    pub fn leave(&self) -> PyResult<Option<&'static str>> {
         let before = self.stage();
         if before == Stage::Finished || self.parties.fetch_sub(1, Ordering::Relaxed) > 1 {
             return Ok(None);
         }
         self.set_stage(Stage::Finished);
         let left = self.worker().finish(self.id)?;
-        if before != Stage::Ended
-            && let Some(access) = &self.access
-        {
-            if left == Left::Refused {
-                access.status.store(500, Ordering::Relaxed);
-            }
-            self.log(py)?;
-        }
         Ok(match left {
             Left::Answered if before == Stage::Ended => None,
             Left::Answered => Some("gone"),
@@ -300,18 +247,6 @@ impl Exchange {
             Left::Aborted if before == Stage::Accepted => Some("failed"),
             Left::Aborted => Some("aborted"),
         })
-    }
-
-    fn log(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(access) = &self.access else { return Ok(()) };
-        let Some(log) = &self.worker().hosting(py)?.access_log else { return Ok(()) };
-        let scope = access.scope.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(scope) = scope else { return Ok(()) };
-        let status = access.status.load(Ordering::Relaxed);
-        let body_bytes = access.body_bytes.load(Ordering::Relaxed);
-        let seconds = access.begun.elapsed().as_secs_f64();
-        log.call1(py, (scope, status, body_bytes, seconds))?;
-        Ok(())
     }
 }
 
@@ -330,13 +265,13 @@ impl Exchange {
     /// or is about to be; else "gone" (its client left, or was refused, before that), "refused"
     /// (the client got a 500 in its place), "aborted" (the connection was reset in the middle of an
     /// answer) or "failed" (an open WebSocket was closed with code 1011).
-    fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        self.leave(py)
+    fn finish(&self) -> PyResult<Option<&'static str>> {
+        self.leave()
     }
 
     /// The application has returned. As `finish`, but for interfaces in which that says more.
-    fn complete(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        self.leave(py)
+    fn complete(&self) -> PyResult<Option<&'static str>> {
+        self.leave()
     }
 }
 

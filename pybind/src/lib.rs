@@ -9,6 +9,7 @@
 
 #![allow(unreachable_pub, reason = "a cdylib exports nothing to Rust; `pub` means its modules")]
 
+mod access_log;
 mod asgi;
 mod awaitable;
 mod config;
@@ -28,6 +29,8 @@ use pyo3::prelude::*;
 /// The compiled part of granian-uring.
 #[pymodule]
 mod _native {
+    #[pymodule_export]
+    use super::access_log::{AccessLines, AccessLog};
     #[pymodule_export]
     use super::asgi::AsgiExchange;
     #[pymodule_export]

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 
 use granian_uring::http1::{RequestHead, Version};
 use granian_uring::listener::Address;
+use granian_uring::percent;
 use granian_uring::proxy::{Forwarded, Scheme};
 use granian_uring::server::Request;
 use pyo3::intern;
@@ -302,29 +303,8 @@ pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
 /// Percent-decoded, then UTF-8; what is neither is replaced, as `urllib.parse.unquote` does.
 pub fn decoded(raw: &[u8]) -> Cow<'_, str> {
     if raw.contains(&b'%') {
-        Cow::Owned(String::from_utf8_lossy(&percent_decoded(raw)).into_owned())
+        Cow::Owned(String::from_utf8_lossy(&percent::decoded(raw)).into_owned())
     } else {
         String::from_utf8_lossy(raw)
     }
-}
-
-/// RFC 3986 §2.1; a `%` without two hexadecimal digits stays as it is.
-fn percent_decoded(raw: &[u8]) -> Vec<u8> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while let [first, tail @ ..] = rest {
-        let pair = match tail {
-            [high, low, ..] if *first == b'%' => digit(high).zip(digit(low)),
-            _ => None,
-        };
-        if let Some((high, low)) = pair {
-            decoded.extend(u8::try_from(high * 16 + low));
-            rest = &tail[2..];
-        } else {
-            decoded.push(*first);
-            rest = tail;
-        }
-    }
-    decoded
 }

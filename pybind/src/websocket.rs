@@ -109,22 +109,22 @@ impl Exchange {
     }
 
     /// The application does not want the WebSocket: a response without a body.
-    fn deny(&self, py: Python<'_>, status: u16) -> PyResult<Result<(), SendError>> {
+    fn deny(&self, status: u16) -> PyResult<Result<(), SendError>> {
         let headers: [(&[u8], &[u8]); 1] = [(b"content-length", b"0")];
         if let Err(error) = self.start(status, headers.into_iter())? {
             return Ok(Err(error));
         }
-        Ok(self.send(py, Data::Empty, false)?.map(drop))
+        Ok(self.send(Data::Empty, false)?.map(drop))
     }
 
     /// The application has returned: without a close of its own that means what it does elsewhere,
     /// that the purpose of the connection is fulfilled. Before an answer it is a failure.
-    fn complete_websocket(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
+    fn complete_websocket(&self) -> PyResult<Option<&'static str>> {
         if self.stage() == Stage::Accepted {
             // A client that has gone is found by `leave`.
             let _ = self.close_websocket(code::NORMAL, "")?;
         }
-        self.leave(py)
+        self.leave()
     }
 }
 
@@ -171,7 +171,7 @@ impl AsgiWebSocket {
 
     /// The application has returned. Then as `finish`.
     fn complete(slf: &Bound<'_, Self>) -> PyResult<Option<&'static str>> {
-        slf.as_super().get().complete_websocket(slf.py())
+        slf.as_super().get().complete_websocket()
     }
 }
 
@@ -245,7 +245,7 @@ fn close(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResul
     let this = exchange.get();
     let closed = if this.stage() == Stage::Fresh {
         // What ASGI says a refusal is.
-        this.deny(py, 403)?
+        this.deny(403)?
     } else {
         let code = match message.get_item(intern!(py, "code"))?.filter(|it| !it.is_none()) {
             Some(code) => code.extract().map_err(|_| not_a_code(&code))?,

@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::access_log::{AccessLines, AccessLog};
 use crate::asgi::AsgiExchange;
 use crate::awaitable::{News, Pending, Wanted};
 use crate::config::WorkerOptions;
@@ -72,8 +73,6 @@ pub struct Hosting {
     report: Py<PyAny>,
     /// `drained()`, when draining is over.
     drained: Py<PyAny>,
-    /// `access_log(scope, status, body_bytes, seconds)`.
-    pub access_log: Option<Py<PyAny>>,
     /// `send_file(response)`, for an answer whose body is a file.
     pub send_file: Py<PyAny>,
     scopes: ScopeBuilder,
@@ -269,8 +268,7 @@ impl Worker {
         let py = slf.py();
         let is_websocket = arrival.request.subprotocols.is_some();
         let scope = slf.get().scope(py, id, arrival)?.into_any();
-        let logged = slf.get().hosting(py)?.access_log.as_ref().map(|_| scope.clone().unbind());
-        let exchange = Exchange::new(slf.clone().unbind(), id, asgi_refusal, logged);
+        let exchange = Exchange::new(slf.clone().unbind(), id, asgi_refusal);
         let exchange = PyClassInitializer::from(exchange);
         if is_websocket {
             slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
@@ -288,18 +286,9 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
-        let request = arrival.request;
-        let hosting = slf.get().hosting(py)?;
-        let logged = match &hosting.access_log {
-            Some(_) => {
-                let template = hosting.scopes.template(py, &request)?;
-                Some(hosting.scopes.scope(py, &template, &request)?.into_any().unbind())
-            }
-            None => None,
-        };
         let protocol = rsgi::HttpProtocol::new();
-        let scope = Bound::new(py, rsgi::Scope::new(request))?.into_any();
-        let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal, logged);
+        let scope = Bound::new(py, rsgi::Scope::new(arrival.request))?.into_any();
+        let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal);
         let exchange = PyClassInitializer::from(exchange).add_subclass(protocol);
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
@@ -448,8 +437,8 @@ impl Worker {
     }
 
     /// Say whom to call for requests. Once, before the first is accepted.
-    #[pyo3(signature = (*, interface, serve, task, task_options, report, drained, access_log,
-                        send_file, root_path, state))]
+    #[pyo3(signature = (*, interface, serve, task, task_options, report, drained, send_file,
+                         root_path, state))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
     fn host(
         &self,
@@ -460,7 +449,6 @@ impl Worker {
         task_options: Py<PyDict>,
         report: Py<PyAny>,
         drained: Py<PyAny>,
-        access_log: Option<Py<PyAny>>,
         send_file: Py<PyAny>,
         root_path: &str,
         state: Option<Py<PyDict>>,
@@ -476,13 +464,20 @@ impl Worker {
             eager,
             report,
             drained,
-            access_log,
             send_file,
             scopes,
         };
         self.hosting
             .set(py, hosting)
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
+    }
+
+    /// Log each request of connections accepted from now on: to the log's stream, or, with
+    /// `by_lines`, as lines that somebody asks for.
+    fn log_access(&self, log: &AccessLog, by_lines: bool) -> PyResult<Option<AccessLines>> {
+        let (log, lines) = log.open(by_lines)?;
+        self.with(|state| state.server.log_access(log))?;
+        Ok(lines)
     }
 
     /// `select(timeout)` for the loop's selector.
@@ -562,13 +557,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Give the ring back, in order: nothing is accepted or answered after this.
-    fn close(&self) -> PyResult<()> {
+    /// Give the ring back, in order: nothing is accepted or answered after this. The access log is
+    /// written to its end, as far as its stream takes it; returns how many lines were lost.
+    fn close(&self) -> PyResult<u64> {
         let state = self.state.with(Option::take)?;
-        drop(state);
+        let lost = state.map_or(0, |mut state| state.server.close_access_log());
         // Not left to the end of this object: it is in a cycle with Python's part of the worker.
         self.listeners.get().remove_files();
-        Ok(())
+        Ok(lost)
     }
 
     #[allow(clippy::needless_pass_by_value, reason = "the signature of the slot")]
@@ -605,6 +601,7 @@ impl Worker {
                 "as many requests run as --backpressure allows; more are refused with a 503",
             ),
             Event::TimedOut(id, left) => self.time_out(py, id, left),
+            Event::AccessLost(lines) => hosting.report(py, "warning", &lost_lines(lines)),
             Event::Refused(peer, error) => {
                 hosting.report(py, "debug", &format!("refused {peer}: {error}"))
             }
@@ -613,6 +610,10 @@ impl Worker {
             }
         }
     }
+}
+
+fn lost_lines(lines: u64) -> String {
+    format!("{lines} lines of the access log are lost: its destination does not take them")
 }
 
 /// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is

@@ -394,6 +394,12 @@ impl Connection {
         self.state.response == Response::Pending
     }
 
+    /// The status of the response that was started, or of our own.
+    #[must_use]
+    pub fn response_status(&self) -> u16 {
+        self.response.status
+    }
+
     /// Whether all of the response was given out.
     #[must_use]
     pub fn response_ended(&self) -> bool {

@@ -50,7 +50,7 @@ impl HeadReader {
             && let Ok(Some(parsed)) = parse(input, limits)
         {
             let head = parsed?;
-            *input = &input[head.len()..];
+            *input = &input[head.length()..];
             return Ok(Some(head));
         }
         let Some(length) = self.scan(input, limits)? else { return Ok(None) };

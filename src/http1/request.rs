@@ -61,11 +61,20 @@ struct Field {
 }
 
 /// The request line and the header fields of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RequestHead {
+    /// The head, and behind it what [`RequestHead::set_header`] added.
     bytes: Vec<u8>,
     fields: Vec<Field>,
+    line: Line,
+}
+
+/// Where the parts of the request line are, and what the header fields mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+struct Line {
+    /// The length of the head in the input.
+    length: usize,
     method: Span,
     target: Span,
     path: Span,
@@ -81,25 +90,46 @@ pub struct RequestHead {
     if_range: Option<u32>,
 }
 
+impl Clone for RequestHead {
+    fn clone(&self) -> Self {
+        Self { bytes: self.bytes.clone(), fields: self.fields.clone(), line: self.line }
+    }
+
+    /// Uses the memory of the old head again.
+    fn clone_from(&mut self, source: &Self) {
+        self.bytes.clone_from(&source.bytes);
+        self.fields.clone_from(&source.fields);
+        self.line = source.line;
+    }
+}
+
 impl RequestHead {
+    /// Become a copy of `source` without its headers.
+    pub fn clone_line_from(&mut self, source: &Self) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&source.bytes[..source.line.target.end as usize]);
+        self.fields.clear();
+        self.line = source.line;
+    }
+
     /// The method as sent; it is case-sensitive (RFC 9110 §9.1).
     #[must_use]
     #[allow(clippy::missing_panics_doc, reason = "the sentence below is the proof")]
     pub fn method(&self) -> &str {
-        str::from_utf8(self.slice(self.method)).expect("a method is a token, which is ASCII")
+        str::from_utf8(self.slice(self.line.method)).expect("a method is a token, which is ASCII")
     }
 
     /// The target as sent, RFC 9112 §3.2.
     #[must_use]
     pub fn target(&self) -> &[u8] {
-        self.slice(self.target)
+        self.slice(self.line.target)
     }
 
     /// The path of the target, percent-encoded as sent: `/` where an absolute-form has none, `*`
     /// for the asterisk-form.
     #[must_use]
     pub fn path(&self) -> &[u8] {
-        match self.slice(self.path) {
+        match self.slice(self.line.path) {
             b"" => b"/",
             path => path,
         }
@@ -108,13 +138,13 @@ impl RequestHead {
     /// The query without its question mark, percent-encoded as sent. Empty where there is none.
     #[must_use]
     pub fn query(&self) -> &[u8] {
-        self.slice(self.query)
+        self.slice(self.line.query)
     }
 
     /// The version of the request.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// Names (lower case) and values (trimmed) in the order of the lines. Host has the authority
@@ -152,49 +182,58 @@ impl RequestHead {
     /// How long the body is.
     #[must_use]
     pub fn body_length(&self) -> BodyLength {
-        self.body_length
+        self.line.body_length
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body, RFC 9110 §10.1.1.
     /// Never for HTTP/1.0, nor where there is no body to wait for.
     #[must_use]
     pub fn expects_continue(&self) -> bool {
-        self.expects_continue
+        self.line.expects_continue
     }
 
     /// Whether the client asks for another protocol, RFC 9110 §7.8.
     #[must_use]
     pub fn is_upgrade(&self) -> bool {
-        self.is_upgrade
+        self.line.is_upgrade
     }
 
     /// Whether the client takes trailers, RFC 9110 §10.1.4. Never in HTTP/1.0, which has none.
     #[must_use]
     pub fn accepts_trailers(&self) -> bool {
-        self.accepts_trailers
+        self.line.accepts_trailers
     }
 
     /// What asks for a part of the representation: of a GET, where it is said once.
     pub(super) fn range_request(&self) -> Option<Box<RangeRequest>> {
         let value = |field: u32| self.slice(self.fields[field as usize].value).to_vec();
-        let range = self.range.filter(|_| self.slice(self.method) == b"GET")?;
-        Some(Box::new(RangeRequest { range: value(range), if_range: self.if_range.map(value) }))
+        let range = self.line.range.filter(|_| self.slice(self.line.method) == b"GET")?;
+        Some(Box::new(RangeRequest {
+            range: value(range),
+            if_range: self.line.if_range.map(value),
+        }))
     }
 
     /// Whether the answer has no body whatever it says, RFC 9110 §9.3.2.
     pub(super) fn is_head(&self) -> bool {
-        self.slice(self.method) == b"HEAD"
+        self.slice(self.line.method) == b"HEAD"
     }
 
     /// Whether the client lets the connection live after this request, RFC 9112 §9.3.
     pub(super) fn keeps_alive(&self) -> bool {
-        self.keeps_alive
+        self.line.keeps_alive
     }
 
-    /// The length of the head in the input, in bytes, as long as nothing was
-    /// [set](Self::set_header).
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+    /// The length of the head as sent, in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.line.length
+    }
+
+    /// The memory that it holds, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// Reads the meaning out of what httparse found in `head`, which is exactly one head.
@@ -225,7 +264,7 @@ impl RequestHead {
         }
         let is_11 = version == Version::Http11;
         let has_body = !matches!(body_length, BodyLength::None | BodyLength::Length(0));
-        Ok(Self {
+        let line = Line {
             method: Span::of(method.as_bytes(), head),
             target,
             path: within_target(parts.path),
@@ -239,9 +278,9 @@ impl RequestHead {
             accepts_trailers: meaning.te_trailers && is_11,
             range: meaning.range.filter(|_| !meaning.ranges),
             if_range: meaning.if_range,
-            bytes,
-            fields,
-        })
+            length: head.len(),
+        };
+        Ok(Self { bytes, fields, line })
     }
 
     fn slice(&self, span: Span) -> &[u8] {

@@ -21,15 +21,16 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::trace::Trace;
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
     connection_scheme,
 };
 use crate::config::{Config, Timeouts};
-use crate::http1::{self, ProtocolError, RequestHead};
+use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
 use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
-use crate::proxy::{Refusal, TlsInfo, protocol};
+use crate::proxy::{Forwarded, Refusal, TlsInfo, protocol};
 use websocket::Link;
 
 /// Output that may wait for the peer before the application has to. Python's own transports have
@@ -97,6 +98,8 @@ struct Exchange {
     begun: Instant,
     /// Until the application takes it.
     head: Option<RequestHead>,
+    /// What a trusted peer told of it, likewise.
+    forwarded: Option<Box<Forwarded>>,
     /// The application was told the end of the body.
     body_told: bool,
     /// The application waits in a read.
@@ -171,6 +174,8 @@ pub(super) struct Connection {
     exchange: Option<Exchange>,
     /// From the request that asks for it.
     websocket: Option<Box<Link>>,
+    /// With an access log.
+    trace: Option<Box<Trace>>,
     /// A request has been answered, or is being answered.
     served: bool,
     /// Our FIN is sent.
@@ -216,6 +221,7 @@ impl Connection {
             output: Outgoing::default(),
             exchange: None,
             websocket: None,
+            trace: shared.access_log.as_ref().map(|_| Box::default()),
             served: false,
             ended: false,
             dropped: 0,
@@ -302,6 +308,9 @@ impl Connection {
             // The peer is gone, or a file could not be read: the answer is cut.
             return self.abort(shared);
         }
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.sent(shared.now, log);
+        }
         // Another send may follow at once, and has its own time.
         self.waiting_since = shared.now;
         if !self.is_full() {
@@ -382,14 +391,11 @@ impl Connection {
         }
     }
 
-    pub(super) fn take_request(&mut self, config: &Config) -> Option<Request> {
-        let mut head = self.exchange.as_mut()?.head.take()?;
+    pub(super) fn take_request(&mut self) -> Option<Request> {
+        let exchange = self.exchange.as_mut()?;
+        let head = exchange.head.take()?;
+        let forwarded = exchange.forwarded.take();
         let subprotocols = self.websocket.as_ref().map(|link| link.subprotocols().to_vec());
-        let mut forwarded = None;
-        if config.proxy.is_active() {
-            let scheme = connection_scheme(self.tls.is_some());
-            forwarded = config.proxy.resolve(&mut head, (&self.peer, &self.local), scheme);
-        }
         let (peer, local) = (self.peer.clone(), self.local.clone());
         Some(Request { head, peer, local, subprotocols, tls: self.tls.clone(), forwarded })
     }
@@ -400,6 +406,9 @@ impl Connection {
             match read_pieces(&mut self.http, &mut self.input) {
                 Ok((bytes, ended)) if ended || !bytes.is_empty() => {
                     exchange.body_told = ended;
+                    if let Some(trace) = &mut self.trace {
+                        trace.read(bytes.len());
+                    }
                     return Reading::Data { bytes, more: !ended };
                 }
                 Ok(_) => {}
@@ -459,8 +468,20 @@ impl Connection {
             Body::WholeFile(file) => Body::File(self.select_range(file)),
             body => body,
         };
-        let Self { http, output, .. } = self;
-        let frame = output.append_with(|out| http.send_body(body.length(), !more, out))?;
+        let Self { http, output, trace, .. } = self;
+        let length = body.length();
+        let begins = http.response_pending();
+        let frame = output.append_with(|out| {
+            let start = out.len();
+            let frame = http.send_body(length, !more, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                if begins {
+                    trace.answer(http.response_status(), &out[start..], log);
+                }
+                trace.give_out(if frame.send_data { length } else { 0 });
+            }
+            Ok::<_, ResponseError>(frame)
+        })?;
         if frame.send_data {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
@@ -662,10 +683,15 @@ impl Connection {
         shared: &mut Shared<P>,
     ) {
         match result {
-            Ok(Some(_)) if shared.refuses() => {
-                self.refuse(503, "the server is busy; try again in a moment", shared);
-            }
-            Ok(Some(head)) => {
+            Ok(Some(mut head)) => {
+                if let Some(ids) = &mut shared.request_ids {
+                    ids.see_to(&mut head);
+                }
+                let forwarded = self.resolve(&mut head, &shared.config);
+                self.log_begin(Some(&head), forwarded.as_deref(), shared);
+                if shared.refuses() {
+                    return self.refuse(503, "the server is busy; try again in a moment", shared);
+                }
                 let number = shared.number();
                 self.served = true;
                 self.begun += 1;
@@ -682,6 +708,7 @@ impl Connection {
                     number,
                     begun: shared.now,
                     head: Some(head),
+                    forwarded,
                     body_told: false,
                     reading: false,
                     watched: false,
@@ -692,6 +719,28 @@ impl Connection {
             }
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
+        }
+    }
+
+    /// What a trusted peer tells of a request in its headers.
+    fn resolve(&self, head: &mut RequestHead, config: &Config) -> Option<Box<Forwarded>> {
+        if !config.proxy.is_active() {
+            return None;
+        }
+        let scheme = connection_scheme(self.tls.is_some());
+        config.proxy.resolve(head, (&self.peer, &self.local), scheme)
+    }
+
+    /// Begin the record of a request, which was understood or not.
+    fn log_begin<P>(
+        &mut self,
+        head: Option<&RequestHead>,
+        forwarded: Option<&Forwarded>,
+        shared: &mut Shared<P>,
+    ) {
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            let ends = (&self.peer, &self.local, self.tls.as_ref());
+            trace.begin(ends, head, forwarded, shared.now, log);
         }
     }
 
@@ -734,6 +783,9 @@ impl Connection {
 
     /// The answer is given out: drop what is left of its request, then go on to the next.
     fn answered<P: Proactor>(&mut self, shared: &mut Shared<P>) {
+        if let Some(trace) = &mut self.trace {
+            trace.answered();
+        }
         if self.exchange.is_some() {
             self.leave_exchange(shared);
             self.dropped = 0;
@@ -811,10 +863,20 @@ impl Connection {
 
     /// Answer in the place of the application, and read no further.
     fn refuse<P: Proactor>(&mut self, status: u16, message: &str, shared: &mut Shared<P>) {
+        if self.trace.as_ref().is_some_and(|trace| !trace.is_begun()) {
+            self.log_begin(None, None, shared);
+        }
         self.http.discard_response();
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        let Self { http, output, .. } = self;
-        let written = output.append_with(|out| http.write_error(status, message, &automatic, out));
+        let Self { http, output, trace, .. } = self;
+        let written = output.append_with(|out| {
+            let start = out.len();
+            http.write_error(status, message, &automatic, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.refuse(status, &out[start..], log);
+            }
+            Ok::<_, ResponseError>(())
+        });
         match written {
             Ok(()) => {
                 self.stage = Stage::Lingering;
@@ -835,6 +897,9 @@ impl Connection {
             shared.proactor.reset_on_close(self.stream);
         }
         self.stage = Stage::Dead;
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            trace.lose(shared.proactor.now(), log);
+        }
         self.input = Input::default();
         let output = mem::take(&mut self.output);
         shared.keep_output(output);
@@ -871,6 +936,9 @@ impl Connection {
         if !self.sending && !self.output.is_empty() {
             self.sending = true;
             self.taken = 0;
+            if let (Some(trace), Some(log)) = (&mut self.trace, &shared.access_log) {
+                trace.send(|| shared.proactor.now(), log);
+            }
             shared.proactor.send(self.stream, mem::take(&mut self.output));
         }
         if self.stage == Stage::Lingering {

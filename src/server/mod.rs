@@ -14,7 +14,9 @@
 
 mod accept;
 mod connection;
+mod request_id;
 mod timers;
+mod trace;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +25,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::access_log::AccessLog;
 use crate::config::{Config, Overload};
 use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
 use crate::listener::Address;
@@ -31,6 +34,7 @@ use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
 use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
+use request_id::RequestIds;
 use timers::Timers;
 
 /// Trouble that lasts is told at most this often: the log is not to fill the disk as well.
@@ -78,6 +82,9 @@ pub enum Event {
     /// its client was left: [`Left::Refused`] (with a 503) or [`Left::Aborted`]. Whoever works on it
     /// should stop.
     TimedOut(RequestId, Left),
+    /// So many records of the access log were lost: its destination does not take them. Told at
+    /// most once in ten seconds.
+    AccessLost(u64),
     /// A peer's message was refused. Only with [`Config::report_refusals`].
     Refused(Address, ProtocolError),
     /// A connection to a listener with PROXY protocol was closed without an answer. Only with
@@ -227,6 +234,8 @@ struct Shared<P> {
     /// Connections that have had their share of this turn, with pipelined requests left.
     resting: Vec<StreamId>,
     spare_outputs: Vec<Outgoing>,
+    access_log: Option<AccessLog>,
+    request_ids: Option<RequestIds>,
     now: Instant,
     next_number: u32,
     date: Date,
@@ -338,10 +347,13 @@ impl<P: Proactor> Server<P> {
     /// A server without listeners.
     pub fn new(proactor: P, config: Config) -> Self {
         let now = proactor.now();
+        let request_ids = config.request_id_header.as_deref().map(RequestIds::new);
         Self {
             shared: Shared {
                 proactor,
                 config,
+                access_log: None,
+                request_ids,
                 timers: Timers::new(now),
                 events: VecDeque::new(),
                 queue: VecDeque::new(),
@@ -389,6 +401,17 @@ impl<P: Proactor> Server<P> {
         self.register(listener, true)
     }
 
+    /// Log each request of connections that are accepted from now on.
+    pub fn log_access(&mut self, log: AccessLog) {
+        self.shared.access_log = Some(log);
+    }
+
+    /// End the access log: waits until it is written, as [`AccessLog`] says. Returns how many
+    /// records were lost and not told yet. The end of the server does the same.
+    pub fn close_access_log(&mut self) -> u64 {
+        self.shared.access_log.as_mut().map_or(0, AccessLog::close)
+    }
+
     /// Accept from the next flush on.
     pub fn start_accepting(&mut self) {
         self.accepting = true;
@@ -424,6 +447,12 @@ impl<P: Proactor> Server<P> {
         self.settle_touched();
         self.arm_accepts();
         self.tell_drained();
+        if let Some(log) = &mut self.shared.access_log
+            && log.is_due(self.shared.now)
+            && let Some(lost) = log.hand_over(self.shared.now)
+        {
+            self.shared.events.push_back(Event::AccessLost(lost));
+        }
     }
 
     /// Submit, and wait for completions until `deadline` (`None`: for ever) or the next timer. The
@@ -440,7 +469,10 @@ impl<P: Proactor> Server<P> {
             return Ok(self.completions.len());
         }
         let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
-        let deadline = own.into_iter().flatten().chain(deadline).min();
+        let mut deadline = own.into_iter().flatten().chain(deadline).min();
+        if let Some(due) = self.shared.access_log.as_ref().and_then(AccessLog::due) {
+            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
     }
@@ -502,8 +534,7 @@ impl<P: Proactor> Server<P> {
 
     /// The request of an [`Event::Request`]; `None` when its peer is gone already.
     pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
-        let (connection, shared) = self.parts(request)?;
-        connection.take_request(&shared.config)
+        self.current(request)?.take_request()
     }
 
     /// Read on in the body of a request.

@@ -49,6 +49,12 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
+    /// Number of bytes.
+    #[must_use]
+    pub fn length(self) -> usize {
+        self.parts().1.len()
+    }
+
     fn parts(self) -> (Opcode, &'a [u8]) {
         match self {
             Self::Text(text) => (Opcode::Text, text.as_bytes()),

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from granian_uring import _native, cli, config, logs
+from granian_uring import _native, cli, config
 from granian_uring.config import LATER, OPTIONS, LaterWord, Option
 from granian_uring.errors import ExitCode
 
@@ -163,9 +163,6 @@ def _tables() -> dict[str, str]:
     }
     tables["Granian"] = "| word | variable | passes | otherwise |\n|---|---|---|---|\n" + "".join(
         map(_later_row, LATER)
-    )
-    tables["access log"] = "| atom | what it is |\n|---|---|\n" + "".join(
-        f"| `%({atom})s` | {meaning} |\n" for atom, meaning in logs.ACCESS_ATOMS.items()
     )
     tables["exit codes"] = "| code | when |\n|---|---|\n" + "".join(
         f"| {code.value} | {code.meaning} |\n" for code in ExitCode

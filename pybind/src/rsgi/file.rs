@@ -72,7 +72,7 @@ impl FileResponse {
         let range = self.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
         let range = range.ok_or_else(|| PyRuntimeError::new_err("the file was not opened"))?;
         let exchange = self.exchange.get();
-        exchange.send_file(py, range)?.map_err(|error| exchange.refused(py, error))
+        exchange.send_file(range)?.map_err(|error| exchange.refused(py, error))
     }
 
     /// There is no such file: the client gets a 404 in its place.
@@ -80,12 +80,12 @@ impl FileResponse {
         let exchange = self.exchange.get();
         exchange.discard()?;
         exchange.start(404, std::iter::empty())?.map_err(|error| exchange.refused(py, error))?;
-        let sent = exchange.send(py, Data::Empty, false)?;
+        let sent = exchange.send(Data::Empty, false)?;
         sent.map(drop).map_err(|error| exchange.refused(py, error))
     }
 
     /// Nobody works on this answer any more: what was not sent of it will not be.
-    fn finish(&self, py: Python<'_>) -> PyResult<Option<&'static str>> {
-        self.exchange.get().leave(py)
+    fn finish(&self) -> PyResult<Option<&'static str>> {
+        self.exchange.get().leave()
     }
 }

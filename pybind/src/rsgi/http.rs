@@ -178,8 +178,8 @@ impl HttpProtocol {
     /// The application has returned: its stream ends with that. Then as `finish`.
     fn complete(slf: &Bound<'_, Self>) -> PyResult<Option<&'static str>> {
         let exchange = slf.as_super().get();
-        end_stream(slf.py(), exchange)?;
-        exchange.leave(slf.py())
+        end_stream(exchange)?;
+        exchange.leave()
     }
 }
 
@@ -195,7 +195,7 @@ impl StreamTransport {
         if exchange.get().stage() != Stage::Started {
             return Err(protocol_closed(py));
         }
-        Exchange::sent(exchange, exchange.get().send(py, data, true)?)
+        Exchange::sent(exchange, exchange.get().send(data, true)?)
     }
 }
 
@@ -216,11 +216,8 @@ impl Drop for StreamTransport {
     /// because the exception has the frames that hold the transport until the request is left.
     fn drop(&mut self) {
         if self.exchange.get().stage() == Stage::Started {
-            Python::attach(|py| {
-                if let Err(error) = end_stream(py, self.exchange.get()) {
-                    error.write_unraisable(py, None);
-                }
-            });
+            // On another thread, or when the worker is closed, nothing is left to do.
+            let _ = end_stream(self.exchange.get());
         }
     }
 }
@@ -285,7 +282,7 @@ fn answer(
         return Ok(());
     }
     let this = exchange.get();
-    let error = match this.send(py, data, false) {
+    let error = match this.send(data, false) {
         Ok(Ok(_) | Err(SendError::Gone)) => return Ok(()),
         Ok(Err(error)) => this.refused(py, error),
         Err(error) => error,
@@ -322,10 +319,10 @@ fn begin(
 
 /// The last piece of a stream, if there is one. What cannot be ended (the body is too short) is
 /// found by who leaves the request.
-fn end_stream(py: Python<'_>, exchange: &Exchange) -> PyResult<()> {
+fn end_stream(exchange: &Exchange) -> PyResult<()> {
     if exchange.stage() == Stage::Started {
         // An error here is also what `leave` finds.
-        let _ = exchange.send(py, Data::Empty, false)?;
+        let _ = exchange.send(Data::Empty, false)?;
     }
     Ok(())
 }

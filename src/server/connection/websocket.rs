@@ -15,7 +15,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::{Connection, HIGH_WATER_BYTES, READ_BYTES, Stage, Waiting};
-use crate::http1::RequestHead;
+use crate::http1::{RequestHead, ResponseError};
 use crate::proactor::{Lease, Payload, Proactor};
 use crate::server::{Event, Left, Progress, RequestId, SendError, Shared, automatic_headers};
 use crate::websocket::{self, Framed, HandshakeError, Message, code, is_handshake};
@@ -107,10 +107,15 @@ impl Connection {
             self.output = shared.spare_output();
         }
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        let http = &mut self.http;
-        let accepted = self
-            .output
-            .append_with(|out| link.protocol.accept(subprotocol, headers, &automatic, http, out));
+        let Self { http, output, trace, .. } = self;
+        let accepted = output.append_with(|out| {
+            let start = out.len();
+            link.protocol.accept(subprotocol, headers, &automatic, http, out)?;
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.answer(101, &out[start..], log);
+            }
+            Ok(())
+        });
         accepted.map_err(SendError::Accept)?;
         link.ping_at = ping_interval(shared).map(|interval| shared.now + interval);
         self.read_frames(shared);
@@ -128,9 +133,12 @@ impl Connection {
         if self.output.is_empty() {
             self.output = shared.spare_output();
         }
-        let Self { output, exchange, .. } = self;
+        let Self { output, exchange, trace, .. } = self;
         let codecs = &mut shared.codecs;
         let framed = output.append_with(|out| link.protocol.send(message, codecs, out));
+        if let (Some(trace), true) = (trace, framed.is_ok()) {
+            trace.give_out(message.length());
+        }
         if framed.map_err(SendError::Message)? == Framed::Header {
             match (shared_data, message) {
                 (Some(payload), _) => output.append_shared(payload),
@@ -191,15 +199,20 @@ impl Connection {
         self.http.close_after_response();
         let body = format!("{error}\n");
         let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
-        let Self { http, output, .. } = self;
-        let started =
-            http.start_response(error.status(), error.headers().iter().copied(), &automatic);
-        let framed =
-            started.and_then(|()| output.append_with(|out| http.send_body(body.len(), true, out)));
-        if framed.is_err() {
+        let Self { http, output, trace, .. } = self;
+        let written = output.append_with(|out| {
+            let start = out.len();
+            http.start_response(error.status(), error.headers().iter().copied(), &automatic)?;
+            http.send_body(body.len(), true, out)?;
+            out.extend_from_slice(body.as_bytes());
+            if let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.refuse(error.status(), &out[start..], log);
+            }
+            Ok::<_, ResponseError>(())
+        });
+        if written.is_err() {
             return self.abort(shared);
         }
-        output.append(body.as_bytes());
         self.input = super::Input::default();
         self.stage = Stage::Lingering;
     }
@@ -245,6 +258,13 @@ impl Connection {
         self.input = super::Input::default();
         self.tell_end(code, reason, shared);
         self.leave_exchange(shared);
+        if let (Some(trace), Some(log)) = (&mut self.trace, &mut shared.access_log) {
+            if self.output.is_empty() && !self.sending {
+                trace.answered_and_sent(shared.now, log);
+            } else {
+                trace.answered();
+            }
+        }
     }
 
     /// Tells the application once, if it knows of the connection at all.

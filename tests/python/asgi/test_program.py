@@ -1,5 +1,6 @@
 """The program end to end: logs, files, variables, errors, sockets of its own."""
 
+import json
 import re
 import socket
 import stat
@@ -100,6 +101,43 @@ def test_every_atom_of_the_access_log(start_server: StartServer) -> None:
     ]
     second = server.out.wait_for(r"\|/slow\|").string.split("|")
     assert 45 < float(second[2]) < 500
+
+
+def test_the_access_log_as_json_with_ids(start_server: StartServer) -> None:
+    server = start_server("--access-log", "--access-log-json", "--request-id-header", "X-Id")
+    with server.connect() as client:
+        client.ask("/hello", "X-Id: abc")
+    line = json.loads(server.out.wait_for(r'^\{.*"/hello"').string)
+    assert line["status"] == 200 and line["body_bytes"] == 5 and line["referer"] is None
+    assert line["request_id"] == "abc" and line["addr"] == "127.0.0.1"
+    with server.connect() as client:
+        client.send(b"GET / HTTP/3\r\n\r\n")
+        client.read()
+    line = json.loads(server.out.wait_for(r'"target":null').string)
+    assert line["status"] in (400, 505) and line["request_id"] is None
+
+
+def test_the_access_log_goes_to_a_handler(start_server: StartServer, tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    config = tmp_path / "log.json"
+    handler = {"class": "logging.FileHandler", "filename": str(path)}
+    console = {"class": "logging.StreamHandler"}
+    loggers = {
+        "granian": {"handlers": ["console"], "level": "INFO"},
+        "granian.access": {"handlers": ["file"], "level": "INFO", "propagate": False},
+    }
+    handlers = {"file": handler, "console": console}
+    config.write_text(json.dumps({"handlers": handlers, "loggers": loggers}))
+    words = ("--access-log", "--access-log-fmt", "%(path)s %(status)d")
+    server = start_server(*words, "--log-config", str(config), ready=False)
+    address = server.log.wait_for(r"listening on http://(.*):(\d+)$")
+    with socket.create_connection((address[1], int(address[2]))) as client:
+        for _ in range(3):
+            client.sendall(get("/hello"))
+            client.recv(4096)
+    server.stop()
+    assert path.read_text() == "/hello 200\n" * 3
+    assert "/hello" not in server.out.text
 
 
 def test_the_access_log_of_a_unix_socket(start_server: StartServer, tmp_path: Path) -> None:
