@@ -270,7 +270,8 @@ fn text<'py>(
 }
 
 fn not_a_code(value: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("websocket.close: expected a close code, found {value}"))
+    let found = value.repr().map_or_else(|_| type_name(value), |text| text.to_string());
+    PyTypeError::new_err(format!("websocket.close: expected a close code, found {found}"))
 }
 
 /// The next message for `receive`.
