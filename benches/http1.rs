@@ -36,8 +36,10 @@ Priority: u=0, i\r\n\r\n";
 const POST_CHUNKED: &[u8] = b"POST /upload HTTP/1.1\r\nHost: www.example.org\r\n\
 Transfer-Encoding: chunked\r\n\r\n";
 
-const AUTOMATIC: AutomaticHeaders<'static> =
-    AutomaticHeaders { date: Some(b"Sun, 06 Nov 1994 08:49:37 GMT"), server: Some(b"granian") };
+const AUTOMATIC: AutomaticHeaders<'static> = AutomaticHeaders {
+    date: Some(b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+    server: Some(b"server: granian\r\n"),
+};
 
 /// Reads one request and answers it, on a connection that lives on.
 fn exchange(connection: &mut Connection, mut input: &[u8], wire: &mut Vec<u8>) {

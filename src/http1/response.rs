@@ -9,12 +9,13 @@ use super::error::ResponseError;
 use super::framing::ResponseFraming;
 use super::syntax::{decimal, is_token, list, write_decimal};
 
-/// Headers that every response has unless the application sends its own.
+/// Headers that every response has unless the application sends its own, each a whole field line
+/// with its line end: most responses have them, and a line is copied faster than it is put together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AutomaticHeaders<'a> {
-    /// The value of `date`, RFC 9110 §6.6.1.
+    /// `date: ...`, RFC 9110 §6.6.1.
     pub date: Option<&'a [u8]>,
-    /// The value of `server`, RFC 9110 §10.2.4.
+    /// `server: ...`, RFC 9110 §10.2.4.
     pub server: Option<&'a [u8]>,
 }
 
@@ -133,10 +134,10 @@ impl ResponseHead {
 
     fn add_automatic(&mut self, automatic: &AutomaticHeaders<'_>) {
         if let (Some(date), false) = (automatic.date, self.has_date) {
-            write_field(b"date", date, &mut self.bytes);
+            self.bytes.extend_from_slice(date);
         }
         if let (Some(server), false) = (automatic.server, self.has_server) {
-            write_field(b"server", server, &mut self.bytes);
+            self.bytes.extend_from_slice(server);
         }
     }
 

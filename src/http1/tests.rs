@@ -4,8 +4,10 @@
 use super::*;
 
 const NONE: AutomaticHeaders<'static> = AutomaticHeaders { date: None, server: None };
-const BOTH: AutomaticHeaders<'static> =
-    AutomaticHeaders { date: Some(b"Sun, 06 Nov 1994 08:49:37 GMT"), server: Some(b"ours") };
+const BOTH: AutomaticHeaders<'static> = AutomaticHeaders {
+    date: Some(b"date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"),
+    server: Some(b"server: ours\r\n"),
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::trace::Trace;
 use super::{
-    Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, automatic_headers,
-    connection_scheme,
+    Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, connection_scheme,
 };
 use crate::config::{Config, Timeouts};
 use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
@@ -284,7 +283,9 @@ impl Connection {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
                 let result = next_request(&mut self.http, &mut rest);
-                self.input.push(rest);
+                if !rest.is_empty() {
+                    self.input.push(rest);
+                }
                 self.begin(result, shared);
             }
             Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
@@ -315,7 +316,9 @@ impl Connection {
         self.waiting_since = shared.now;
         if !self.is_full() {
             self.wake_writer(shared);
-            self.read_frames(shared);
+            if self.websocket.is_some() {
+                self.read_frames(shared);
+            }
             self.resume(shared);
         }
     }
@@ -450,10 +453,12 @@ impl Connection {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         self.http.start_response(status, headers, &automatic)?;
-        // A handshake that is answered like any request is none.
-        self.websocket = None;
+        if self.websocket.is_some() {
+            // A handshake that is answered like any request is none.
+            self.websocket = None;
+        }
         Ok(())
     }
 
@@ -867,7 +872,7 @@ impl Connection {
             self.log_begin(None, None, shared);
         }
         self.http.discard_response();
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         let Self { http, output, trace, .. } = self;
         let written = output.append_with(|out| {
             let start = out.len();
@@ -1017,7 +1022,7 @@ impl Connection {
         self.update_waiting(shared.now);
         let Some(deadline) = self.due(shared) else { return };
         if self.scheduled.is_none_or(|scheduled| scheduled > deadline) {
-            let up = shared.timers.schedule((self.stream, self.number), deadline);
+            let up = shared.timers.schedule((self.stream, self.number), deadline, shared.now);
             self.scheduled = Some(up);
         }
     }

@@ -238,7 +238,7 @@ struct Shared<P> {
     request_ids: Option<RequestIds>,
     now: Instant,
     next_number: u32,
-    date: Date,
+    headers: ServerHeaders,
     codecs: Codecs,
     /// When draining began.
     draining_since: Option<Instant>,
@@ -281,40 +281,54 @@ impl<P> Shared<P> {
     }
 }
 
-/// The `date` header's value, made once a second; the clock is read once a turn.
+/// The `date` header's line, made once a second, which is also when the clock is read.
+#[derive(Default)]
 struct Date {
-    turn: Option<Instant>,
-    second: u64,
-    text: String,
+    /// When the next second begins.
+    valid_until: Option<Instant>,
+    line: String,
 }
 
 impl Date {
-    fn new() -> Self {
-        Self { turn: None, second: 0, text: String::new() }
-    }
-
-    /// The date in the turn that began at `turn`.
-    fn in_turn(&mut self, turn: Instant) -> &[u8] {
-        if self.turn.replace(turn) != Some(turn) {
+    /// The date at `now`.
+    fn at(&mut self, now: Instant) -> &[u8] {
+        if self.valid_until.is_none_or(|end| now >= end) {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let second = since_epoch.as_secs();
-            if second != self.second {
-                self.second = second;
-                self.text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-            }
+            let second = Duration::from_secs(since_epoch.as_secs());
+            self.line = format!("date: {}\r\n", httpdate::fmt_http_date(UNIX_EPOCH + second));
+            self.valid_until = Some(now + (second + Duration::from_secs(1) - since_epoch));
         }
-        self.text.as_bytes()
+        self.line.as_bytes()
     }
 }
 
-fn automatic_headers<'a>(
-    config: &'a Config,
-    date: &'a mut Date,
-    turn: Instant,
-) -> AutomaticHeaders<'a> {
-    AutomaticHeaders {
-        date: config.date_header.then(|| date.in_turn(turn)),
-        server: config.server_header.as_deref().map(str::as_bytes),
+/// The headers that the server adds to answers, as the configuration wants it.
+struct ServerHeaders {
+    date: Option<Date>,
+    /// The whole line.
+    server: Option<Vec<u8>>,
+}
+
+impl ServerHeaders {
+    fn new(config: &Config) -> Self {
+        let server = config.server_header.as_ref();
+        Self {
+            date: config.date_header.then(Date::default),
+            server: server.map(|value| {
+                format!(
+                    "server: {value}
+"
+                )
+                .into_bytes()
+            }),
+        }
+    }
+
+    fn at(&mut self, now: Instant) -> AutomaticHeaders<'_> {
+        AutomaticHeaders {
+            date: self.date.as_mut().map(|date| date.at(now)),
+            server: self.server.as_deref(),
+        }
     }
 }
 
@@ -346,6 +360,7 @@ pub struct Server<P> {
 impl<P: Proactor> Server<P> {
     /// A server without listeners.
     pub fn new(proactor: P, config: Config) -> Self {
+        let headers = ServerHeaders::new(&config);
         let now = proactor.now();
         let request_ids = config.request_id_header.as_deref().map(RequestIds::new);
         Self {
@@ -363,7 +378,7 @@ impl<P: Proactor> Server<P> {
                 spare_outputs: Vec::new(),
                 now,
                 next_number: 0,
-                date: Date::new(),
+                headers,
                 codecs: Codecs::default(),
                 draining_since: None,
                 overload_told: None,

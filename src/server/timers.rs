@@ -17,8 +17,10 @@ const WORDS: usize = SLOTS / 64;
 /// The wheel. `T` names the owner of an entry.
 pub(super) struct Timers<T> {
     start: Instant,
-    /// The first tick that has not come up yet.
+    /// No entry is on a tick before this one.
     next_tick: u64,
+    /// The tick of the earliest entry, and when it comes up.
+    earliest: Option<(u64, Instant)>,
     slots: Vec<Vec<T>>,
     /// One bit per slot: not empty.
     occupied: [u64; WORDS],
@@ -28,44 +30,56 @@ impl<T> Timers<T> {
     pub(super) fn new(now: Instant) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(SLOTS, Vec::new);
-        Self { start: now, next_tick: 0, slots, occupied: [0; WORDS] }
+        Self { start: now, next_tick: 0, earliest: None, slots, occupied: [0; WORDS] }
     }
 
     /// Put `owner` on for `deadline`. Returns when it will come up: at most one tick after the
     /// deadline, but earlier if that is more than one round away.
-    pub(super) fn schedule(&mut self, owner: T, deadline: Instant) -> Instant {
+    pub(super) fn schedule(&mut self, owner: T, deadline: Instant, now: Instant) -> Instant {
+        self.move_on(self.tick_at(now));
         let wanted = self.tick_at(deadline) + 1;
         let tick = wanted.clamp(self.next_tick, self.next_tick + SLOTS as u64 - 1);
         let slot = slot_of(tick);
         self.slots[slot].push(owner);
         self.occupied[slot / 64] |= 1 << (slot % 64);
-        self.time_of(tick)
+        let up = self.time_of(tick);
+        if self.earliest.is_none_or(|(earliest, _)| tick < earliest) {
+            self.earliest = Some((tick, up));
+        }
+        up
     }
 
     /// When the next entry comes up.
     pub(super) fn next(&self) -> Option<Instant> {
+        self.earliest.map(|(_, up)| up)
+    }
+
+    /// Move all that has come up at `now` to `due`. Mostly nothing has, which costs a comparison.
+    pub(super) fn expire(&mut self, now: Instant, due: &mut Vec<T>) {
+        while let Some((tick, up)) = self.earliest
+            && up <= now
+        {
+            let slot = slot_of(tick);
+            due.append(&mut self.slots[slot]);
+            self.occupied[slot / 64] &= !(1 << (slot % 64));
+            self.next_tick = tick + 1;
+            self.earliest = self.find_earliest();
+        }
+    }
+
+    /// Begin a round at `tick`, or at the earliest entry if that is before it.
+    fn move_on(&mut self, tick: u64) {
+        let free = self.earliest.map_or(tick, |(earliest, _)| tick.min(earliest));
+        self.next_tick = self.next_tick.max(free);
+    }
+
+    fn find_earliest(&self) -> Option<(u64, Instant)> {
         let first = slot_of(self.next_tick);
         let position = self.first_occupied(first, SLOTS).or_else(|| self.first_occupied(0, first));
         position.map(|slot| {
-            let ahead = (slot + SLOTS - first) % SLOTS;
-            self.time_of(self.next_tick + ahead as u64)
+            let tick = self.next_tick + ((slot + SLOTS - first) % SLOTS) as u64;
+            (tick, self.time_of(tick))
         })
-    }
-
-    /// Move all that has come up at `now` to `due`.
-    pub(super) fn expire(&mut self, now: Instant, due: &mut Vec<T>) {
-        let current = self.tick_at(now);
-        while self.next_tick <= current {
-            // Nothing on the wheel: the rest of the way has nothing to find.
-            if self.occupied.iter().all(|word| *word == 0) {
-                self.next_tick = current + 1;
-                return;
-            }
-            let slot = slot_of(self.next_tick);
-            due.append(&mut self.slots[slot]);
-            self.occupied[slot / 64] &= !(1 << (slot % 64));
-            self.next_tick += 1;
-        }
     }
 
     fn first_occupied(&self, from: usize, to: usize) -> Option<usize> {
@@ -111,7 +125,7 @@ mod tests {
         let start = Instant::now();
         let mut timers = Timers::new(start);
         let deadline = start + Duration::from_secs(1);
-        let up = timers.schedule(7, deadline);
+        let up = timers.schedule(7, deadline, start);
         assert!(up >= deadline && up <= deadline + TICK);
         assert_eq!(timers.next(), Some(up));
         assert!(expired(&mut timers, deadline).is_empty());
@@ -125,10 +139,10 @@ mod tests {
         let mut timers = Timers::new(start);
         let deadline = start + Duration::from_secs(100);
         let mut rounds = 0;
-        let mut up = timers.schedule(1, deadline);
+        let mut up = timers.schedule(1, deadline, start);
         while up < deadline {
             assert_eq!(expired(&mut timers, up), [1]);
-            up = timers.schedule(1, deadline);
+            up = timers.schedule(1, deadline, up);
             rounds += 1;
         }
         assert_eq!(rounds, 3);
@@ -141,9 +155,26 @@ mod tests {
         let mut timers = Timers::new(start);
         let now = start + Duration::from_secs(5);
         expired(&mut timers, now);
-        let up = timers.schedule(1, start);
+        let up = timers.schedule(1, start, now);
         assert!(up <= now + TICK);
         assert_eq!(expired(&mut timers, up), [1]);
+    }
+
+    #[test]
+    fn a_deadline_within_a_round_of_now_is_kept_however_long_nothing_happened() {
+        let start = Instant::now();
+        let mut timers = Timers::new(start);
+        let now = start + Duration::from_secs(1000);
+        let deadline = now + Duration::from_secs(30);
+        assert!(timers.schedule(1, deadline, now) >= deadline);
+        assert!(expired(&mut timers, now).is_empty());
+        assert_eq!(expired(&mut timers, deadline + TICK), [1]);
+        // What is on the wheel is not passed over.
+        let (now, later) = (now + Duration::from_secs(60), now + Duration::from_secs(80));
+        let early = timers.schedule(2, now, now);
+        timers.schedule(3, later, later);
+        assert_eq!(timers.next(), Some(early));
+        assert_eq!(expired(&mut timers, later + TICK), [2, 3]);
     }
 
     #[test]
@@ -152,7 +183,7 @@ mod tests {
         let mut timers = Timers::new(start);
         for owner in 0..5000_u32 {
             let mixed = owner.wrapping_mul(2_654_435_761) % 30_000;
-            timers.schedule(mixed, start + Duration::from_millis(u64::from(mixed)));
+            timers.schedule(mixed, start + Duration::from_millis(u64::from(mixed)), start);
         }
         let mut last = 0;
         let mut seen = 0;

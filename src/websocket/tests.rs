@@ -142,7 +142,7 @@ fn the_accept_key_is_that_of_rfc_6455_1_3() {
     assert_eq!(connection.subprotocols(), ["chat", "v2"]);
     let mut out = Vec::new();
     let headers = [(&b"Set-Cookie"[..], &b"a=b"[..])];
-    let automatic = AutomaticHeaders { date: None, server: Some(b"ours") };
+    let automatic = AutomaticHeaders { date: None, server: Some(b"server: ours\r\n") };
     connection.accept(Some("v2"), headers.into_iter(), &automatic, &mut http, &mut out).unwrap();
     assert_eq!(
         String::from_utf8(out).unwrap(),

@@ -33,7 +33,7 @@ impl Exchange {
         let mut input = self.request.as_bytes();
         while connection.next_event(&mut input).unwrap().is_some_and(|event| event != Event::End) {}
         let headers = self.headers.iter().map(|(name, value)| (&name[..], &value[..]));
-        let automatic = AutomaticHeaders { date: Some(b"now"), server: None };
+        let automatic = AutomaticHeaders { date: Some(b"date: now\r\n"), server: None };
         let started = connection.start_response(self.status, headers, &automatic);
         assert_eq!(started.is_ok(), self.is_legal(), "{self:?}: {started:?}");
         if started.is_err() {

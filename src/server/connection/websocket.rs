@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::{Connection, HIGH_WATER_BYTES, READ_BYTES, Stage, Waiting};
 use crate::http1::{RequestHead, ResponseError};
 use crate::proactor::{Lease, Payload, Proactor};
-use crate::server::{Event, Left, Progress, RequestId, SendError, Shared, automatic_headers};
+use crate::server::{Event, Left, Progress, RequestId, SendError, Shared};
 use crate::websocket::{self, Framed, HandshakeError, Message, code, is_handshake};
 
 /// What a message costs beside its bytes, in bytes: empty ones have a limit too.
@@ -106,7 +106,7 @@ impl Connection {
         if self.output.is_empty() {
             self.output = shared.spare_output();
         }
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         let Self { http, output, trace, .. } = self;
         let accepted = output.append_with(|out| {
             let start = out.len();
@@ -198,7 +198,7 @@ impl Connection {
     ) {
         self.http.close_after_response();
         let body = format!("{error}\n");
-        let automatic = automatic_headers(&shared.config, &mut shared.date, shared.now);
+        let automatic = shared.headers.at(shared.now);
         let Self { http, output, trace, .. } = self;
         let written = output.append_with(|out| {
             let start = out.len();
