@@ -23,6 +23,9 @@ __all__ = [
     "RSGIHTTPStreamTransport",
     "RSGIHeaders",
     "RSGIScope",
+    "RSGIWebsocketMessage",
+    "RSGIWebsocketProtocol",
+    "RSGIWebsocketTransport",
     "Worker",
     "open_listeners",
     "take_activation",
@@ -226,6 +229,41 @@ class RSGIHTTPProtocol(Exchange):
         """Begins an answer that comes in pieces."""
     def complete(self) -> str | None:
         """The application has returned: its stream ends with that. Then as `finish`."""
+
+@final
+class RSGIWebsocketProtocol(Exchange):
+    """A WebSocket that may be accepted or refused."""
+
+    def accept(self) -> Coroutine[Any, Any, RSGIWebsocketTransport]:
+        """Accepts it, when that is awaited. Raises `ProtocolError` the second time."""
+    def close(self, status: int | None = None) -> None:
+        """Refuses it with this status (403 if that is none of a refusal), or ends it if it was
+        accepted: with 1011 for a status of 500 and above, with a close code as it is, else 1000.
+        Does nothing when it is over."""
+    def complete(self) -> str | None:
+        """The application has returned: closes with code 1000 if it has not. Then as `finish`."""
+
+@final
+class RSGIWebsocketTransport:
+    """An accepted WebSocket."""
+
+    def receive(self) -> Coroutine[Any, Any, RSGIWebsocketMessage]:
+        """The client's next message. The close comes once; then it raises `ProtocolClosed`."""
+    def send_bytes(self, data: bytes) -> Coroutine[Any, Any, None]:
+        """Sends a binary message; waits where the client takes too little."""
+    def send_str(self, data: str) -> Coroutine[Any, Any, None]:
+        """Sends a text message; waits where the client takes too little."""
+
+@final
+class RSGIWebsocketMessage:
+    """A message of the client's."""
+
+    @property
+    def kind(self) -> int:
+        """0 for the close, 1 for bytes, 2 for a str: `granian_uring.rsgi.WebsocketMessageType`."""
+    @property
+    def data(self) -> bytes | str | None:
+        """What it says; None with the close."""
 
 @final
 class FileResponse:

@@ -122,7 +122,7 @@ def run(settings: Settings) -> int:
             "http1_linger_timeout": settings.http1_linger_timeout,
             "request_id_header": settings.request_id_header,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
-            "ws": settings.ws and interface != "rsgi",
+            "ws": settings.ws,
             "ws_max_size": settings.ws_max_size,
             "ws_ping_interval": settings.ws_ping_interval,
             "ws_ping_timeout": settings.ws_ping_timeout,
@@ -288,7 +288,10 @@ class _Service:
                 _report_unanswered(scope, left)
 
     async def serve_rsgi(
-        self, scope: _native.RSGIScope, protocol: _native.RSGIHTTPProtocol, pause: bool
+        self,
+        scope: _native.RSGIScope,
+        protocol: _native.RSGIHTTPProtocol | _native.RSGIWebsocketProtocol,
+        pause: bool,
     ) -> None:
         """As `serve_asgi`. A stream that is still open when the application returns is complete."""
         try:
@@ -578,7 +581,8 @@ def _describe(scope: _Scope) -> str:
     """`GET /path`, for a log line: what a client sent is shown escaped."""
     if isinstance(scope, dict):
         return ascii(f"{scope.get('method', 'WebSocket')} {scope['path']}")[1:-1]
-    return ascii(f"{scope.method} {scope.path}")[1:-1]
+    method = "WebSocket" if scope.proto == "ws" else scope.method
+    return ascii(f"{method} {scope.path}")[1:-1]
 
 
 def _is_disconnect(error: BaseException | None) -> bool:

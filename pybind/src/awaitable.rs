@@ -25,6 +25,10 @@ pub enum Wanted {
     Body,
     /// The next piece of the body, for RSGI.
     Piece,
+    /// The accepted WebSocket, for RSGI.
+    Transport,
+    /// The next message on it.
+    TransportMessage,
     /// The peer's going, for RSGI.
     Going,
     /// Room in the output, for a `send` that has given its bytes already.
@@ -35,9 +39,13 @@ impl Wanted {
     /// The news that end the wait for it.
     pub fn news(self) -> News {
         match self {
-            Self::Message | Self::SocketMessage | Self::Body | Self::Piece | Self::Going => {
-                News::Readable
-            }
+            Self::Message
+            | Self::SocketMessage
+            | Self::Body
+            | Self::Piece
+            | Self::Transport
+            | Self::TransportMessage
+            | Self::Going => News::Readable,
             Self::Room => News::Writable,
         }
     }
@@ -49,6 +57,8 @@ impl Wanted {
             Self::Body => rsgi::body(exchange),
             Self::Piece => rsgi::piece(exchange),
             Self::Going => rsgi::going(exchange),
+            Self::Transport => rsgi::transport(exchange),
+            Self::TransportMessage => rsgi::message(exchange),
             Self::Room => exchange.get().look_for_room(exchange.py()),
         }
     }

@@ -116,6 +116,10 @@ impl Exchange {
         self.told_gone.store(true, Ordering::Relaxed);
     }
 
+    pub fn was_told_gone(&self) -> bool {
+        self.told_gone.load(Ordering::Relaxed)
+    }
+
     /// Whether the peer is gone, or the request over.
     pub fn is_gone(&self) -> PyResult<bool> {
         let gone = self.worker().with(|state| state.server.watch_peer(self.id))?;
@@ -242,7 +246,7 @@ impl Exchange {
         Ok(match left {
             Left::Answered if before == Stage::Ended => None,
             Left::Answered => Some("gone"),
-            _ if self.told_gone.load(Ordering::Relaxed) => Some("gone"),
+            _ if self.was_told_gone() => Some("gone"),
             Left::Refused => Some("refused"),
             Left::Aborted if before == Stage::Accepted => Some("failed"),
             Left::Aborted => Some("aborted"),

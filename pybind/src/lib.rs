@@ -38,6 +38,8 @@ mod _native {
     #[pymodule_export]
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]
+    use super::rsgi::{WebsocketMessage, WebsocketProtocol, WebsocketTransport};
+    #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]
     use super::sockets::{take_activation, take_notifier};

@@ -1,5 +1,5 @@
 //! WebSockets: what has come and waits for the application, what the application sends, and the
-//! messages of ASGI for both.
+//! messages of ASGI for both. RSGI's objects for them are in `rsgi::websocket`.
 //!
 //! The protocol itself, back-pressure and every bound are the server's business
 //! (`granian_uring::server`). Messages come as its events, into the [`Inbox`] of their request, and
@@ -51,7 +51,7 @@ impl Inbox {
 /// What a request that asks for a WebSocket can do beside being answered.
 impl Exchange {
     /// Accept the WebSocket.
-    fn accept<'h>(
+    pub fn accept<'h>(
         &self,
         subprotocol: Option<&str>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
@@ -66,7 +66,7 @@ impl Exchange {
     }
 
     /// The next message or the close, if it is there.
-    fn next_message(&self) -> PyResult<Option<Event>> {
+    pub fn next_message(&self) -> PyResult<Option<Event>> {
         let next = self.worker().with(|state| {
             let event = state.inboxes.get_mut(&self.id())?.take()?;
             match &event {
@@ -83,7 +83,7 @@ impl Exchange {
     }
 
     /// Send a message: text or bytes, as its data is.
-    fn send_message(&self, data: Data<'_, '_>) -> PyResult<Result<Progress, SendError>> {
+    pub fn send_message(&self, data: Data<'_, '_>) -> PyResult<Result<Progress, SendError>> {
         let bytes = data.as_bytes()?;
         let payload = data.payload(bytes);
         let message = match data {
@@ -94,7 +94,7 @@ impl Exchange {
     }
 
     /// Close the accepted WebSocket.
-    fn close_websocket(&self, code: u16, reason: &str) -> PyResult<Result<(), SendError>> {
+    pub fn close_websocket(&self, code: u16, reason: &str) -> PyResult<Result<(), SendError>> {
         let closed = self.worker().with(|state| {
             let closed = state.server.close_websocket(self.id(), code, reason);
             if let (Ok(()), Some(inbox)) = (&closed, state.inboxes.get_mut(&self.id())) {
@@ -109,7 +109,7 @@ impl Exchange {
     }
 
     /// The application does not want the WebSocket: a response without a body.
-    fn deny(&self, status: u16) -> PyResult<Result<(), SendError>> {
+    pub fn deny(&self, status: u16) -> PyResult<Result<(), SendError>> {
         let headers: [(&[u8], &[u8]); 1] = [(b"content-length", b"0")];
         if let Err(error) = self.start(status, headers.into_iter())? {
             return Ok(Err(error));
@@ -119,7 +119,7 @@ impl Exchange {
 
     /// The application has returned: without a close of its own that means what it does elsewhere,
     /// that the purpose of the connection is fulfilled. Before an answer it is a failure.
-    fn complete_websocket(&self) -> PyResult<Option<&'static str>> {
+    pub fn complete_websocket(&self) -> PyResult<Option<&'static str>> {
         if self.stage() == Stage::Accepted {
             // A client that has gone is found by `leave`.
             let _ = self.close_websocket(code::NORMAL, "")?;

@@ -286,10 +286,16 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
-        let protocol = rsgi::HttpProtocol::new();
+        let is_websocket = arrival.request.subprotocols.is_some();
         let scope = Bound::new(py, rsgi::Scope::new(arrival.request))?.into_any();
         let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal);
-        let exchange = PyClassInitializer::from(exchange).add_subclass(protocol);
+        let exchange = PyClassInitializer::from(exchange);
+        if is_websocket {
+            slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
+            let exchange = exchange.add_subclass(rsgi::WebsocketProtocol);
+            return Ok((scope, Bound::new(py, exchange)?.into_super()));
+        }
+        let exchange = exchange.add_subclass(rsgi::HttpProtocol::new());
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 

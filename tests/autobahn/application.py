@@ -14,3 +14,13 @@ async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
             return
         message["type"] = "websocket.send"
         await send(message)
+
+
+async def rsgi(scope: Any, protocol: Any) -> None:
+    """For RSGI."""
+    transport = await protocol.accept()
+    while (message := await transport.receive()).kind != 0:
+        if message.kind == 1:
+            await transport.send_bytes(message.data)
+        else:
+            await transport.send_str(message.data)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from emmett55 import App, abort, request, response
+from emmett55 import App, abort, request, response, websocket
 from emmett55.tools import service
 
 app = App(__name__)
@@ -75,3 +75,17 @@ async def iterated() -> Any:
 async def streamed() -> Any:
     """A stream that watches for its client's going."""
     return await response.stream(numbers())
+
+
+@app.websocket("/talk")
+async def talk() -> None:
+    """Says what it hears."""
+    await websocket.accept()
+    while True:
+        await websocket.send(f"heard {await websocket.receive()}")
+
+
+@app.websocket("/members")
+async def members() -> None:
+    """Refuses."""
+    abort(401, "members only")
