@@ -103,7 +103,7 @@ impl ResponseHead {
                 self.connection(value);
                 return Ok(());
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => return self.length(value),
+            14 if is_content_length(name) => return self.length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Ok(()),
             _ => (),
         }
@@ -273,7 +273,18 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
     Ok(())
 }
 
+/// Most responses have it, in one of two spellings: two comparisons of words.
+fn is_content_length(name: &[u8]) -> bool {
+    name == b"content-length"
+        || name == b"Content-Length"
+        || name.eq_ignore_ascii_case(b"content-length")
+}
+
 fn write_status_line(status: u16, out: &mut Vec<u8>) {
+    if status == 200 {
+        // Most are.
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     write_decimal(u64::from(status), out);
     out.push(b' ');

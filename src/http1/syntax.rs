@@ -44,7 +44,9 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 
 /// Whether `text` is a token, RFC 9110 §5.6.2.
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+    // Nearly all are, so that looking at every byte is cheaper than a branch for each.
+    let common = text.iter().fold(TOKEN, |common, &byte| common & CLASSES[usize::from(byte)]);
+    !text.is_empty() && common != 0
 }
 
 /// Whether `byte` may stand in a field value: RFC 9110 §5.5, horizontal tab included.
