@@ -314,13 +314,7 @@ impl ServerHeaders {
         let server = config.server_header.as_ref();
         Self {
             date: config.date_header.then(Date::default),
-            server: server.map(|value| {
-                format!(
-                    "server: {value}
-"
-                )
-                .into_bytes()
-            }),
+            server: server.map(|value| format!("server: {value}\r\n").into_bytes()),
         }
     }
 
