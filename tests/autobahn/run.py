@@ -4,11 +4,10 @@
 
 The suite runs on CPython 2.7 alone: an interpreter is looked for (`PYTHON27` names one), and gets a
 virtual environment below `target/autobahn`, where the reports go too. No case may fail. One that is
-NON-STRICT must stand in `explained.toml` with a reason, and what stands there must be so: a case that
-has become OK is an error too.
+NON-STRICT must stand in `explained.toml` with a reason, and what stands there must be so: a case
+that has become OK is an error too.
 """
 
-import glob
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ DEFLATE = ("12.*", "13.*")
 SERVERS = (
     ("asgi", "application:asgi", "on", SECTIONS),
     ("asgi-context", "application:asgi", "context", DEFLATE),
+    ("rsgi", "application:rsgi", "on", SECTIONS),
 )
 PASSED = {"OK", "INFORMATIONAL"}
 
@@ -80,7 +80,7 @@ def find_python() -> str:
     """A CPython 2.7; leaves with an error where there is none."""
     candidates = [
         os.environ.get("PYTHON27", "python2.7"),
-        *glob.glob(str(Path.home() / ".pyenv/versions/2.7.*/bin/python2.7")),
+        *map(str, (Path.home() / ".pyenv" / "versions").glob("2.7.*/bin/python2.7")),
     ]
     for candidate in candidates:
         found = shutil.which(candidate)

@@ -7,6 +7,7 @@ With the client library `websockets`, and by hand where that would not do it. Ho
 import ast
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -30,10 +31,11 @@ def server() -> Iterator[Server]:
         server.stop()
 
 
-def open_client(server: Server, target: str, **options: object) -> ClientConnection:
+def open_client(server: Server, target: str, **options: Any) -> ClientConnection:
     """A client of the library's, without anything of the environment."""
     url = server.url.replace("http://", "ws://") + target
-    return connect(url, proxy=None, **{"max_size": None, **options})  # type: ignore[arg-type]
+    client: ClientConnection = connect(url, proxy=None, max_size=None, **options)
+    return client
 
 
 def test_scope(server: Server) -> None:

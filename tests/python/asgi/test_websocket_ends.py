@@ -45,7 +45,9 @@ def test_ends_by_the_application(server: Server, target: str, expected: tuple[in
         server.out.wait_for(r"told .*'code': 3001, 'reason': 'bye'", since=told)
     if target == "/leave/raise":
         server.log.wait_for("RuntimeError: after the accept$", since=mark)
-        text = "WebSocket /leave/raise: the application raised RuntimeError; its WebSocket was closed"
+        text = (
+            "WebSocket /leave/raise: the application raised RuntimeError; its WebSocket was closed"
+        )
         assert text in server.log.since(mark)
     if target == "/leave/return":
         assert "ERROR" not in server.log.since(mark)

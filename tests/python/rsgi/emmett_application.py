@@ -8,6 +8,7 @@ from typing import Any
 
 from emmett55 import App, abort, request, response, websocket
 from emmett55.tools import service
+from emmett_core.http.response import HTTPResponse
 
 app = App(__name__)
 FILE = Path(__file__)
@@ -88,4 +89,4 @@ async def talk() -> None:
 @app.websocket("/members")
 async def members() -> None:
     """Refuses."""
-    abort(401, "members only")
+    raise HTTPResponse(401)

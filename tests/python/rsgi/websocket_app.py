@@ -1,8 +1,10 @@
 """WebSockets of an RSGI application: the first part of the path says what happens."""
 
 import asyncio
+from typing import Any
 
 from asgi.apps import note
+
 from granian_uring.rsgi import (
     HTTPProtocol,
     ProtocolClosed,
@@ -68,9 +70,10 @@ async def misuse(protocol: WebsocketProtocol) -> None:
         await protocol.accept()
     except ProtocolError as error:
         note(f"accept: {error}")
-    for wrong in (lambda: transport.send_bytes("text"), lambda: transport.send_str(b"bytes")):  # type: ignore[arg-type]
+    wrong: list[tuple[Any, Any]] = [(transport.send_bytes, "text"), (transport.send_str, b"bytes")]
+    for send, data in wrong:
         try:
-            await wrong()
+            await send(data)
         except TypeError as error:
             note(f"send: {error}")
     await transport.send_str("goes on")
