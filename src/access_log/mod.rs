@@ -58,7 +58,7 @@ pub struct Record {
     /// Whose it was; `None` in a record that is not used.
     pub endpoints: Option<Arc<Endpoints>>,
     /// What a trusted proxy told of the request in its headers.
-    pub forwarded: Option<Forwarded>,
+    pub forwarded: Option<Box<Forwarded>>,
     /// The request's head; `None` when it was refused before it was understood.
     pub head: Option<RequestHead>,
     /// The number of the request on its connection, from 1.
@@ -108,6 +108,7 @@ impl Record {
     /// Make it the record of a new request.
     fn reset(&mut self, now: Instant) {
         self.begun = now;
+        self.forwarded = None;
         self.first_byte = None;
         self.status = 0;
         self.response.clear();

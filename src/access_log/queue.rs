@@ -132,8 +132,10 @@ impl AccessLog {
 
     /// Take the record of a request that is over.
     pub(crate) fn push(&mut self, record: Box<Record>) {
-        if self.batch.is_empty() {
-            self.due = Some(record.ended + PERIOD);
+        match self.batch.len() {
+            0 => self.due = Some(record.ended + PERIOD),
+            BATCH.. => self.due = Some(record.ended),
+            _ => {}
         }
         self.bytes += record.size();
         self.batch.push(record);
@@ -146,7 +148,7 @@ impl AccessLog {
 
     /// True when [`AccessLog::hand_over`] is to be called.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.batch.len() >= BATCH || self.due.is_some_and(|due| due <= now)
+        self.due.is_some_and(|due| due <= now)
     }
 
     /// Hand the records over. Returns how many were lost when that is to be told: those that found

@@ -294,9 +294,9 @@ impl Date {
     fn at(&mut self, now: Instant) -> &[u8] {
         if self.valid_until.is_none_or(|end| now >= end) {
             let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let second = Duration::from_secs(since_epoch.as_secs());
-            self.line = format!("date: {}\r\n", httpdate::fmt_http_date(UNIX_EPOCH + second));
-            self.valid_until = Some(now + (second + Duration::from_secs(1) - since_epoch));
+            self.line = format!("date: {}\r\n", httpdate::fmt_http_date(UNIX_EPOCH + since_epoch));
+            let rest = 1_000_000_000 - u64::from(since_epoch.subsec_nanos());
+            self.valid_until = Some(now + Duration::from_nanos(rest));
         }
         self.line.as_bytes()
     }
@@ -477,10 +477,16 @@ impl<P: Proactor> Server<P> {
             self.shared.proactor.wait(Some(now), &mut self.completions)?;
             return Ok(self.completions.len());
         }
-        let own = [self.shared.timers.next(), self.accept_paused_until, self.next_drain_look()];
-        let mut deadline = own.into_iter().flatten().chain(deadline).min();
-        if let Some(due) = self.shared.access_log.as_ref().and_then(AccessLog::due) {
-            deadline = Some(deadline.map_or(due, |deadline| deadline.min(due)));
+        let mut deadline = deadline;
+        let log_due = self.shared.access_log.as_ref().and_then(AccessLog::due);
+        for own in
+            [self.shared.timers.next(), log_due, self.accept_paused_until, self.next_drain_look()]
+        {
+            if let Some(own) = own
+                && deadline.is_none_or(|deadline| own < deadline)
+            {
+                deadline = Some(own);
+            }
         }
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())

@@ -29,6 +29,7 @@ pub(super) struct Trace {
 
 impl Trace {
     /// A request is there.
+    #[inline]
     pub(super) fn begin(
         &mut self,
         (peer, local, tls): (&Address, &Address, Option<&Arc<TlsInfo>>),
@@ -46,7 +47,9 @@ impl Trace {
         self.requests += 1;
         record.number = self.requests;
         record.endpoints = Some(Arc::clone(endpoints));
-        record.forwarded = forwarded.cloned();
+        if let Some(forwarded) = forwarded {
+            record.forwarded = Some(Box::new(forwarded.clone()));
+        }
         match (&mut record.head, head) {
             (Some(old), Some(new)) if log.wants().headers => old.clone_from(new),
             (Some(old), Some(new)) => old.clone_line_from(new),
@@ -68,6 +71,7 @@ impl Trace {
     }
 
     /// The head of the answer was given out; `written` begins with it.
+    #[inline]
     pub(super) fn answer(&mut self, status: u16, written: &[u8], log: &AccessLog) {
         let Some(record) = &mut self.current else { return };
         record.status = status;
@@ -117,11 +121,18 @@ impl Trace {
     }
 
     /// The send under way has ended: the kernel took everything.
+    #[inline]
     pub(super) fn sent(&mut self, now: Instant, log: &mut AccessLog) {
-        for mut record in self.unsent.drain(..self.sending) {
+        let mut complete = |mut record: Box<Record>| {
             record.ended = now;
             record.complete = true;
             log.push(record);
+        };
+        match (self.sending, self.unsent.len()) {
+            (0, _) => return,
+            // Without pipelining it is always this one, and there is nothing to move up.
+            (1, 1) => self.unsent.pop().map_or((), &mut complete),
+            (sent, _) => self.unsent.drain(..sent).for_each(complete),
         }
         self.sending = 0;
     }
