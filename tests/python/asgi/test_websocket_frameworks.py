@@ -18,7 +18,7 @@ def server() -> Iterator[Server]:
         yield server
         server.stop()
         # That of test_starlette_ends_what_is_no_json, and no other.
-        assert server.log.text.count("Traceback") == 1, server.log.text
+        assert server.log.text.count(" ERROR ") == 1, server.log.text
 
 
 def test_starlette(server: Server) -> None:
