@@ -1,4 +1,4 @@
-//! WebSockets in a simulated world: one seed decides about clients, application and faults.
+//! Many a WebSocket in a simulated world: one seed decides about clients, application and faults.
 //!
 //! Clients send messages in fragments and with pings between them, cut at random points, and end
 //! with a close frame, a FIN, a reset, a misdeed or not at all. They read in random amounts. The
@@ -49,8 +49,6 @@ struct Client {
 struct Task {
     inbox: VecDeque<String>,
     heard: Vec<String>,
-    /// Accepted, and neither side has ended it.
-    open: bool,
     waits: bool,
     /// The application has ended it.
     closed: bool,
@@ -216,9 +214,12 @@ impl Simulation {
                 assert!(matches!(body, Ok(Ok(_)) | Err(SendError::Gone)));
                 task.closed = true;
             }
-            _ => task.open = self.server.accept_websocket(request, None, [].into_iter()).is_ok(),
+            _ => {
+                let accepted = self.server.accept_websocket(request, None, [].into_iter());
+                task.finished = accepted.is_err();
+            }
         }
-        if task.closed || !task.open {
+        if task.closed || task.finished {
             self.server.finish(request);
             task.finished = true;
         }

@@ -74,7 +74,6 @@ impl WorkerOptions {
             server_header: Config::default().server_header.filter(|_| self.default_headers),
             request_id_header: self.request_id_header,
             report_refusals: self.report_refusals,
-            ..Config::default()
         })
     }
 

@@ -1,4 +1,4 @@
-//! WebSockets: what has come and waits for the application, what the application sends, and the
+//! A WebSocket: what has come and waits for the application, what the application sends, and the
 //! messages of ASGI for both. RSGI's objects for them are in `rsgi::websocket`.
 //!
 //! The protocol itself, back-pressure and every bound are the server's business

@@ -43,7 +43,7 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
-    /// What has come on WebSockets and was not taken yet.
+    /// What has come on each WebSocket and was not taken yet.
     pub inboxes: HashMap<RequestId, Inbox>,
     /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
