@@ -19,6 +19,10 @@ use granian_uring::websocket::{self, Message};
 
 const SEEDS: u64 = 300;
 const TURNS: usize = 20_000;
+/// What a message has behind its name, at the most; and what the application may hold of messages
+/// that it has not taken.
+const LONGEST: usize = 9000;
+const INBOX_BYTES: usize = 64 * 1024 + LONGEST + 100;
 /// Turns until the drain, at the latest: it ends whoever does not end by itself.
 const DRAIN_AFTER: usize = 3000;
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
@@ -46,8 +50,13 @@ struct Client {
 
 /// An application's side of one WebSocket.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Task {
     inbox: VecDeque<String>,
+    /// It does something in one of so many turns.
+    pace: usize,
+    /// It hears, and says nothing.
+    silent: bool,
     heard: Vec<String>,
     waits: bool,
     /// The application has ended it.
@@ -74,8 +83,10 @@ fn client(random: &mut Random, number: usize, id: ClientId) -> Client {
     let mask = u8::try_from(random.below(256)).unwrap();
     let mut wire = HANDSHAKE.to_vec();
     let (mut messages, mut pings) = (Vec::new(), 0);
-    for count in 0..random.below(30) {
-        let length = if random.one_in(4) { random.below(9000) } else { random.below(200) };
+    // Some say more than the server reads ahead.
+    let large = random.one_in(2);
+    for count in 0..random.below(50) {
+        let length = random.below(if large { LONGEST } else { 200 });
         let message = format!("{number}-{count} {}", "x".repeat(length));
         let (mut rest, mut opcode) = (message.as_bytes(), 1);
         while random.one_in(2) {
@@ -204,7 +215,8 @@ impl Simulation {
             return;
         };
         assert!(taken.subprotocols.is_some());
-        let mut task = Task::default();
+        let pace = if self.random.one_in(3) { 30 } else { 2 };
+        let mut task = Task { pace, silent: self.random.one_in(3), ..Task::default() };
         match self.random.below(12) {
             0 => task.closed = true,
             1 => {
@@ -228,10 +240,18 @@ impl Simulation {
 
     fn hear(&mut self, request: RequestId, event: websocket::Event) {
         let task = self.tasks.get_mut(&request).unwrap();
-        assert!(!task.closed, "the application has closed, and hears {event:?}");
+        if task.closed {
+            // It was on its way already.
+            assert!(matches!(event, websocket::Event::Text(_)), "{event:?}");
+            return;
+        }
         assert_eq!(task.told_end, 0, "behind the end comes {event:?}");
         match event {
-            websocket::Event::Text(text) => task.inbox.push_back(text),
+            websocket::Event::Text(text) => {
+                task.inbox.push_back(text);
+                let held: usize = task.inbox.iter().map(String::len).sum();
+                assert!(held < INBOX_BYTES, "{held} bytes wait for the application");
+            }
             websocket::Event::Close { .. } => task.told_end += 1,
             other => panic!("nobody sent {other:?}"),
         }
@@ -241,12 +261,17 @@ impl Simulation {
     fn go_on(&mut self, request: RequestId) {
         let Self { random, server, tasks, .. } = self;
         let task = tasks.get_mut(&request).unwrap();
-        if task.finished || task.waits || random.one_in(3) {
+        if task.finished || task.waits || !random.one_in(task.pace) {
             return;
         }
         if let Some(text) = task.inbox.pop_front() {
             server.took_message(request, text.len());
-            match server.send_message(request, Message::Text(&text), None) {
+            let sent = if task.silent {
+                Ok(Progress::Ready)
+            } else {
+                server.send_message(request, Message::Text(&text), None)
+            };
+            match sent {
                 Ok(Progress::Ready) => {}
                 Ok(Progress::Wait) => task.waits = true,
                 Err(error) => assert_eq!(error, SendError::Gone),

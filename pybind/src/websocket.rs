@@ -31,6 +31,8 @@ pub struct Inbox {
 impl Inbox {
     pub fn push(&mut self, event: Event) {
         match event {
+            // The application has closed while this was on its way.
+            _ if self.end.is_some() => {}
             Event::Close { code, reason } => self.end = Some((code, reason)),
             message => self.messages.push_back(message),
         }
