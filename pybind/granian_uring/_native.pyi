@@ -26,6 +26,7 @@ __all__ = [
     "RSGIWebsocketMessage",
     "RSGIWebsocketProtocol",
     "RSGIWebsocketTransport",
+    "Trusted",
     "Worker",
     "open_listeners",
     "take_activation",
@@ -82,6 +83,13 @@ class AccessLines:
 
     def next(self) -> list[str] | None:
         """Waits for the next lines; None when no more will come."""
+
+@final
+class Trusted:
+    """The peers whose word about their clients is taken."""
+
+    def __new__(cls, peers: list[str]) -> Trusted:
+        """None at all means the default. Raises `OperatorError` for what is no peer."""
 
 @disjoint_base
 class Exchange:
@@ -310,7 +318,7 @@ class _WorkerOptions(TypedDict):
     ws_per_message_deflate: str
     proxy_headers: bool
     proxy_headers_format: str
-    proxy_trusted: list[str]
+    proxy_trusted: Trusted
     proxy_rewrite_host: bool
     proxy_prefix: bool
     proxy_strip_untrusted: bool
@@ -320,8 +328,7 @@ class Worker:
     """One ring with its server. Belongs to the thread that makes it."""
 
     def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
-        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses, or a
-        trusted peer that cannot be understood."""
+        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses."""
     def attach(
         self,
         event_loop: AbstractEventLoop,

@@ -70,7 +70,9 @@ def run(settings: Settings) -> int:
     for variable in _MANAGER_VARIABLES:
         os.environ.pop(variable, None)
 
-    access = _access_log(settings) if settings.access_log else None
+    # What a setting can say wrongly is read before anything is opened or imported.
+    access = _access_log(settings)
+    trusted = _native.Trusted(list(settings.proxy_trusted))
     logs.configure(
         enabled=settings.log,
         level=settings.log_level,
@@ -129,13 +131,15 @@ def run(settings: Settings) -> int:
             "ws_per_message_deflate": settings.ws_per_message_deflate,
             "proxy_headers": settings.proxy_headers,
             "proxy_headers_format": settings.proxy_headers_format,
-            "proxy_trusted": list(settings.proxy_trusted),
+            "proxy_trusted": trusted,
             "proxy_rewrite_host": settings.proxy_rewrite_host,
             "proxy_prefix": settings.proxy_prefix,
             "proxy_strip_untrusted": settings.proxy_strip_untrusted,
         },
     )
-    service = _Service(settings, application, interface, worker, notifier, access)
+    service = _Service(
+        settings, application, interface, worker, notifier, access if settings.access_log else None
+    )
     return service.run(listeners.addresses)
 
 
@@ -235,6 +239,11 @@ class _Service:
             if self._call_hook("__rsgi_init__"):
                 self._serve_until_stopped(addresses)
                 self._call_hook("__rsgi_del__")
+        except RuntimeError as error:
+            if self._is_child:
+                # The loop of a child ends in its first turn: the selector is its parent's.
+                _leave_child(error)
+            raise
         finally:
             self._close()
         return self._guard.code
@@ -310,9 +319,9 @@ class _Service:
         self, scope: _Scope, exchange: _native.Exchange, error: BaseException
     ) -> bool:
         """Takes leave of a request whose application raised. True if its task has to as well."""
+        if self._is_child:
+            _leave_child(error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            if self._is_child:
-                _leave_child(error)
             # Not raised again: asyncio would report it as never retrieved from this task.
             exchange.finish()
             self._leave(error)
@@ -447,6 +456,8 @@ class _Service:
 
     def _leave(self, wish: KeyboardInterrupt | SystemExit) -> None:
         """Begins to stop, because the application's code raised the wish to."""
+        if self._is_child:
+            _leave_child(wish)
         if isinstance(wish, KeyboardInterrupt):
             logger.error("KeyboardInterrupt in the application: stopping")
         else:
@@ -564,8 +575,11 @@ def _exit_code(wish: KeyboardInterrupt | SystemExit) -> int:
     return wish.code if isinstance(wish.code, int) else int(wish.code is not None)
 
 
-def _leave_child(wish: KeyboardInterrupt | SystemExit) -> NoReturn:
+def _leave_child(wish: BaseException) -> NoReturn:
     """Ends a forked child, without the way out that would undo what belongs to its parent."""
+    if not isinstance(wish, (KeyboardInterrupt, SystemExit)):
+        logger.error("a child that the application forked did not end by itself", exc_info=wish)
+        wish = SystemExit(1)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_exit_code(wish))

@@ -4,10 +4,25 @@ use std::time::Duration;
 
 use granian_uring::config::{Config, Overload, Timeouts, WebSocket};
 use granian_uring::http1::Limits;
-use granian_uring::proxy::{self, Format, TrustError, Trusted};
+use granian_uring::proxy::{self, Format};
 use granian_uring::websocket::{Deflate, Settings};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use crate::errors::operator_error;
+
+/// See the stub file.
+#[pyclass(frozen, module = "granian_uring._native")]
+pub struct Trusted(proxy::Trusted);
+
+#[pymethods]
+impl Trusted {
+    #[new]
+    #[allow(clippy::needless_pass_by_value, reason = "what comes from Python is made for the call")]
+    fn new(py: Python<'_>, peers: Vec<String>) -> PyResult<Self> {
+        proxy::Trusted::parse(&peers).map(Self).map_err(|error| operator_error(py, &error))
+    }
+}
 
 /// The keyword arguments of `Worker`: see `Worker.__new__` in the stub file.
 #[derive(FromPyObject)]
@@ -52,16 +67,16 @@ pub struct WorkerOptions {
     ws_per_message_deflate: Deflate,
     proxy_headers: bool,
     proxy_headers_format: String,
-    proxy_trusted: Vec<String>,
+    proxy_trusted: Py<Trusted>,
     proxy_rewrite_host: bool,
     proxy_prefix: bool,
     proxy_strip_untrusted: bool,
 }
 
 impl WorkerOptions {
-    pub fn into_config(self) -> Result<Config, TrustError> {
-        Ok(Config {
-            proxy: self.proxy()?,
+    pub fn into_config(self) -> Config {
+        Config {
+            proxy: self.proxy(),
             backpressure: self.backpressure,
             overload: self.overload,
             max_connections: self.max_connections,
@@ -74,12 +89,12 @@ impl WorkerOptions {
             server_header: Config::default().server_header.filter(|_| self.default_headers),
             request_id_header: self.request_id_header,
             report_refusals: self.report_refusals,
-        })
+        }
     }
 
-    fn proxy(&self) -> Result<proxy::Options, TrustError> {
-        Ok(proxy::Options {
-            trusted: Trusted::parse(&self.proxy_trusted)?,
+    fn proxy(&self) -> proxy::Options {
+        proxy::Options {
+            trusted: self.proxy_trusted.get().0.clone(),
             headers: self.proxy_headers.then_some(match self.proxy_headers_format.as_str() {
                 "forwarded" => Format::Forwarded,
                 _ => Format::XForwarded,
@@ -87,7 +102,7 @@ impl WorkerOptions {
             rewrite_host: self.proxy_rewrite_host,
             prefix: self.proxy_prefix,
             strip_untrusted: self.proxy_strip_untrusted,
-        })
+        }
     }
 
     fn websocket(&self) -> Option<WebSocket> {

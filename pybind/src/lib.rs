@@ -34,6 +34,8 @@ mod _native {
     #[pymodule_export]
     use super::asgi::AsgiExchange;
     #[pymodule_export]
+    use super::config::Trusted;
+    #[pymodule_export]
     use super::exchange::Exchange;
     #[pymodule_export]
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};

@@ -393,8 +393,7 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>, listeners: Py<Listeners>, options: WorkerOptions) -> PyResult<Self> {
         let ring = Uring::new().map_err(|error| operator_error(py, &error))?;
-        let config = options.into_config().map_err(|error| operator_error(py, &error))?;
-        let mut server = Server::new(ring, config);
+        let mut server = Server::new(ring, options.into_config());
         for listener in listeners.get().take() {
             let address = listener.address.to_string();
             let added = if listener.proxy_protocol {

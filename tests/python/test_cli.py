@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -265,6 +266,18 @@ def test_an_application_s_error_is_its_traceback(
     assert cli.main(["web:app"]) == 3
     text = capsys.readouterr().err
     assert text.startswith("ValueError: x\n") and "could not be imported" in text
+
+
+def test_main_leaves_no_thread_behind_in_a_process_that_goes_on(worker: Any) -> None:
+    """The guard of the way out ended whoever had called `main` for an application like this."""
+
+    def run(_: Settings) -> int:
+        raise ApplicationError("the application 'web:app' is broken", ValueError("x"), None)
+
+    worker(run)
+    before = set(threading.enumerate())
+    assert cli.main(["web:app"]) == ExitCode.APPLICATION
+    assert set(threading.enumerate()) == before
 
 
 def test_a_bug_of_ours_is_not_hidden(worker: Any) -> None:
