@@ -92,6 +92,9 @@ test-python: build deps ## the server process, its loop and its command line
 test-systemd: build deps ## the server under a real systemd (needs root)
 	$(VENV)/bin/python -m pytest tests/systemd
 
+autobahn: build deps ## fuzz WebSockets with the Autobahn test suite (needs CPython 2.7): SECTIONS="1.* 12.*"
+	$(VENV)/bin/python tests/autobahn/run.py $(foreach section,$(SECTIONS),'$(section)')
+
 check: format lint types test ## all checks, as CI runs them
 
 format: deps ## formatting, without changing a file (make fix changes them)
@@ -132,4 +135,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust sim fuzz test-python test-systemd fix access-log-cost
+.PHONY: test-rust sim fuzz test-python test-systemd autobahn fix access-log-cost

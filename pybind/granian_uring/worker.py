@@ -124,6 +124,11 @@ def run(settings: Settings) -> int:
             "http1_linger_timeout": settings.http1_linger_timeout,
             "request_id_header": settings.request_id_header,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
+            "ws": settings.ws,
+            "ws_max_size": settings.ws_max_size,
+            "ws_ping_interval": settings.ws_ping_interval,
+            "ws_ping_timeout": settings.ws_ping_timeout,
+            "ws_per_message_deflate": settings.ws_per_message_deflate,
             "proxy_headers": settings.proxy_headers,
             "proxy_headers_format": settings.proxy_headers_format,
             "proxy_trusted": trusted,
@@ -269,7 +274,10 @@ class _Service:
         return False
 
     async def serve_asgi(
-        self, scope: dict[str, Any], exchange: _native.ASGIExchange, pause: bool
+        self,
+        scope: dict[str, Any],
+        exchange: _native.ASGIExchange | _native.ASGIWebSocket,
+        pause: bool,
     ) -> None:
         """One request: calls the application, and answers in its place if it fails to.
 
@@ -284,12 +292,15 @@ class _Service:
             if self._is_passed_on(scope, exchange, error):
                 raise
         else:
-            left = exchange.finish()
+            left = exchange.complete()
             if left is not None:
                 _report_unanswered(scope, left)
 
     async def serve_rsgi(
-        self, scope: _native.RSGIScope, protocol: _native.RSGIHTTPProtocol, pause: bool
+        self,
+        scope: _native.RSGIScope,
+        protocol: _native.RSGIHTTPProtocol | _native.RSGIWebsocketProtocol,
+        pause: bool,
     ) -> None:
         """As `serve_asgi`. A stream that is still open when the application returns is complete."""
         try:
@@ -545,6 +556,7 @@ _CONSEQUENCES = {
     "gone": "nobody waited for its answer any more",
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
+    "failed": "its WebSocket was closed with code 1011",
 }
 
 
@@ -582,8 +594,9 @@ def _pause() -> Iterator[None]:
 def _describe(scope: _Scope) -> str:
     """`GET /path`, for a log line: what a client sent is shown escaped."""
     if isinstance(scope, dict):
-        return ascii(f"{scope['method']} {scope['path']}")[1:-1]
-    return ascii(f"{scope.method} {scope.path}")[1:-1]
+        return ascii(f"{scope.get('method', 'WebSocket')} {scope['path']}")[1:-1]
+    method = "WebSocket" if scope.proto == "ws" else scope.method
+    return ascii(f"{method} {scope.path}")[1:-1]
 
 
 def _is_disconnect(error: BaseException | None) -> bool:

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use granian_uring::config::{Config, Overload, Timeouts};
+use granian_uring::config::{Config, Overload, Timeouts, WebSocket};
 use granian_uring::http1::Limits;
 use granian_uring::proxy::{self, Format};
+use granian_uring::websocket::{Deflate, Settings};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -56,6 +57,14 @@ pub struct WorkerOptions {
     http1_linger_timeout: Duration,
     request_id_header: Option<String>,
     report_refusals: bool,
+    ws: bool,
+    ws_max_size: usize,
+    #[pyo3(from_py_with = positive_seconds)]
+    ws_ping_interval: Option<Duration>,
+    #[pyo3(from_py_with = positive_seconds)]
+    ws_ping_timeout: Option<Duration>,
+    #[pyo3(from_py_with = deflate)]
+    ws_per_message_deflate: Deflate,
     proxy_headers: bool,
     proxy_headers_format: String,
     proxy_trusted: Py<Trusted>,
@@ -75,11 +84,11 @@ impl WorkerOptions {
             pipeline_depth: self.http1_pipeline_depth,
             limits: self.limits(),
             timeouts: self.timeouts(),
+            websocket: self.websocket(),
             date_header: self.default_headers,
             server_header: Config::default().server_header.filter(|_| self.default_headers),
             request_id_header: self.request_id_header,
             report_refusals: self.report_refusals,
-            ..Config::default()
         }
     }
 
@@ -94,6 +103,17 @@ impl WorkerOptions {
             prefix: self.proxy_prefix,
             strip_untrusted: self.proxy_strip_untrusted,
         }
+    }
+
+    fn websocket(&self) -> Option<WebSocket> {
+        self.ws.then_some(WebSocket {
+            settings: Settings {
+                max_message_bytes: self.ws_max_size,
+                deflate: self.ws_per_message_deflate,
+            },
+            ping_interval: self.ws_ping_interval,
+            ping_timeout: self.ws_ping_timeout,
+        })
     }
 
     fn limits(&self) -> Limits {
@@ -130,6 +150,17 @@ fn overload(value: &Bound<'_, PyAny>) -> PyResult<Overload> {
     }
 }
 
+fn deflate(value: &Bound<'_, PyAny>) -> PyResult<Deflate> {
+    match value.extract()? {
+        "off" => Ok(Deflate::Off),
+        "on" => Ok(Deflate::EachMessage),
+        "context" => Ok(Deflate::Context),
+        other => {
+            Err(PyValueError::new_err(format!("expected off, on or context, found {other:?}")))
+        }
+    }
+}
+
 fn seconds(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value.extract()?)
         .map_err(|error| PyValueError::new_err(error.to_string()))
@@ -137,4 +168,9 @@ fn seconds(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
 
 fn maybe_seconds(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() { Ok(None) } else { seconds(value).map(Some) }
+}
+
+/// 0 is none.
+fn positive_seconds(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    seconds(value).map(|seconds| Some(seconds).filter(|it| !it.is_zero()))
 }

@@ -26,6 +26,7 @@ use crate::scope::{ScopeBuilder, Template};
 use crate::selector::{self, Selector};
 use crate::sockets::{Listeners, Notifier};
 use crate::thread_bound::ThreadBound;
+use crate::websocket::{AsgiWebSocket, Inbox};
 
 /// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
 const EVENTS_PER_DISPATCH: usize = 256;
@@ -42,6 +43,8 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
+    /// What has come on each WebSocket and was not taken yet.
+    pub inboxes: HashMap<RequestId, Inbox>,
     /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
 }
@@ -135,6 +138,7 @@ impl Worker {
     pub fn finish(&self, id: RequestId) -> PyResult<Left> {
         let (left, waiters, task) = self.with(|state| {
             let left = state.server.finish(id);
+            forget(&mut state.inboxes, id);
             (left, forget(&mut state.waiters, id), forget(&mut state.tasks, id))
         })?;
         // Here, where their end may run Python.
@@ -195,7 +199,7 @@ impl Worker {
         taken.unwrap_or_default()
     }
 
-    fn wake(&self, py: Python<'_>, id: RequestId, news: News) -> PyResult<()> {
+    pub fn wake(&self, py: Python<'_>, id: RequestId, news: News) -> PyResult<()> {
         for future in self.take_waiters(id, |wanted, _| wanted.news() == news) {
             if !future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 future.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
@@ -262,9 +266,16 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
+        let is_websocket = arrival.request.subprotocols.is_some();
         let scope = slf.get().scope(py, id, arrival)?.into_any();
         let exchange = Exchange::new(slf.clone().unbind(), id, asgi_refusal);
-        let exchange = PyClassInitializer::from(exchange).add_subclass(AsgiExchange::new());
+        let exchange = PyClassInitializer::from(exchange);
+        if is_websocket {
+            slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
+            let exchange = exchange.add_subclass(AsgiWebSocket::new());
+            return Ok((scope, Bound::new(py, exchange)?.into_super()));
+        }
+        let exchange = exchange.add_subclass(AsgiExchange::new());
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 
@@ -275,10 +286,16 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
-        let protocol = rsgi::HttpProtocol::new();
+        let is_websocket = arrival.request.subprotocols.is_some();
         let scope = Bound::new(py, rsgi::Scope::new(arrival.request))?.into_any();
         let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal);
-        let exchange = PyClassInitializer::from(exchange).add_subclass(protocol);
+        let exchange = PyClassInitializer::from(exchange);
+        if is_websocket {
+            slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
+            let exchange = exchange.add_subclass(rsgi::WebsocketProtocol);
+            return Ok((scope, Bound::new(py, exchange)?.into_super()));
+        }
+        let exchange = exchange.add_subclass(rsgi::HttpProtocol::new());
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 
@@ -396,6 +413,7 @@ impl Worker {
             selector: Selector::new(),
             waiters: HashMap::new(),
             tasks: HashMap::new(),
+            inboxes: HashMap::new(),
             templates: Vec::new(),
         };
         Ok(Self {
@@ -568,7 +586,14 @@ impl Worker {
             Event::Request(_) => Ok(()),
             Event::Readable(id) => self.wake(py, id, News::Readable),
             Event::Writable(id) => self.wake(py, id, News::Writable),
-            Event::WebSocket(..) => unreachable!("no handshake is taken as one"),
+            Event::WebSocket(id, event) => {
+                self.with(|state| {
+                    if let Some(inbox) = state.inboxes.get_mut(&id) {
+                        inbox.push(event);
+                    }
+                })?;
+                self.wake(py, id, News::Readable)
+            }
             Event::Drained => hosting.drained.call0(py).map(drop),
             Event::AcceptFailed(error) => hosting.report(
                 py,

@@ -670,7 +670,7 @@ impl<P: Proactor> Server<P> {
             .unwrap_or(Err(SendError::Gone))
     }
 
-    /// Close an accepted WebSocket; no more news of it comes.
+    /// Close an accepted WebSocket; no more news of it comes, but for messages among the events now.
     ///
     /// # Errors
     ///

@@ -107,7 +107,8 @@ def test_words(arguments: list[str], name: str, value: object) -> None:
         ("GRANIAN_HTTP1_KEEP_ALIVE", "0", "http1_keep_alive", False),
         ("GRANIAN_HTTP1_HEADER_READ_TIMEOUT", "60000", "http1_header_read_timeout", 60000),
         ("GRANIAN_WORKERS", "1", "backlog", 1024),
-        ("GRANIAN_WEBSOCKETS", "1", "backlog", 1024),
+        ("GRANIAN_WEBSOCKETS", "0", "ws", False),
+        ("GRANIAN_WS_PING_INTERVAL", "0", "ws_ping_interval", 0.0),
     ],
 )
 def test_variables(
@@ -175,7 +176,7 @@ def _refused(word: LaterWord) -> list[str]:
     return [word.flag if "on" not in word.accepted else f"--no-{word.flag[2:]}"]
 
 
-@pytest.mark.parametrize("word", [w for w in LATER if w.accepted != ("on", "off")], ids=str)
+@pytest.mark.parametrize("word", LATER, ids=str)
 def test_later_words_are_not_yet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: LaterWord
 ) -> None:
