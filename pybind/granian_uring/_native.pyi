@@ -17,6 +17,7 @@ __all__ = [
     "Activation",
     "Exchange",
     "FileResponse",
+    "Input",
     "Listeners",
     "Notifier",
     "RSGIHTTPProtocol",
@@ -26,6 +27,7 @@ __all__ = [
     "RSGIWebsocketMessage",
     "RSGIWebsocketProtocol",
     "RSGIWebsocketTransport",
+    "StartResponse",
     "Trusted",
     "Worker",
     "open_listeners",
@@ -289,6 +291,34 @@ class FileResponse:
     def finish(self) -> str | None:
         """Nobody works on this answer any more. To be called once."""
 
+@final
+class Input:
+    """`wsgi.input` of PEP 3333."""
+
+    def read(self, size: int | None = None, /) -> bytes:
+        """At most `size` bytes, less only at the end of the body; all of it without a size."""
+    def readline(self, size: int | None = None, /) -> bytes:
+        """A line with its end, or at most `size` bytes of it."""
+    def readlines(self, hint: int | None = None, /) -> list[bytes]:
+        """The lines that are left, or as many as have `hint` bytes together."""
+    def __iter__(self) -> Input: ...
+    def __next__(self) -> bytes: ...
+
+@final
+class StartResponse:
+    """`start_response` of PEP 3333."""
+
+    def __call__(
+        self,
+        status: str,
+        headers: list[tuple[str, str]],
+        exc_info: tuple[Any, Any, Any] | None = None,
+        /,
+    ) -> Callable[[bytes], None]:
+        """Keeps status and headers until the first bytes of the body; returns `write`."""
+    def write(self, data: bytes, /) -> None:
+        """Sends a piece of the body; waits for a client that is too far behind."""
+
 class _WorkerOptions(TypedDict):
     backpressure: int
     max_connections: int
@@ -351,6 +381,28 @@ class Worker:
         state: dict[str, Any] | None,
     ) -> None:
         """Says whom to call for requests. Once, before the first is accepted."""
+    def host_wsgi(
+        self,
+        application: Callable[..., Any],
+        *,
+        environ: dict[str, Any],
+        failed: Callable[[dict[str, Any], BaseException, str | None], None],
+        leave: Callable[[KeyboardInterrupt | SystemExit], None],
+        threads: int,
+        idle_seconds: float,
+    ) -> None:
+        """Serves a WSGI application, after `host`.
+
+        `environ` is the part that all requests have in common. `threads` is the most there are at a
+        time; 0 calls the application from `dispatch`. `failed` is called in the thread of the
+        request: with None when the client had its answer all the same, else with "refused" (it got
+        a 500) or "aborted" (the connection was reset).
+        """
+    def join_threads(self) -> None:
+        """Waits until no thread runs the WSGI application any more. After `close`."""
+    @property
+    def threads(self) -> int:
+        """How many threads there are for the WSGI application."""
     def log_access(self, log: AccessLog, by_lines: bool) -> AccessLines | None:
         """Logs each request of connections accepted from now on.
 

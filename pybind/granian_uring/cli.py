@@ -87,8 +87,8 @@ def command() -> click.Command:
         callback=lambda **values: Settings(**values),
         params=[target, *map(_parameter, OPTIONS), *map(_later_parameter, LATER)],
         context_settings={"help_option_names": ["-h", "--help"]},
-        help="Serve the ASGI application that MODULE:ATTRIBUTE names (app:app if it is called "
-        "so; MODULE alone means MODULE:app).",
+        help="Serve the ASGI, RSGI or WSGI application that MODULE:ATTRIBUTE names (app:app if it "
+        "is called so; MODULE alone means MODULE:app).",
         epilog=_LATER_NOTE,
     )
     return version(made)

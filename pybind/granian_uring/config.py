@@ -68,15 +68,6 @@ class NotYet(click.UsageError):
         self.hint = hint
 
 
-class Interface(click.Choice[str]):
-    """The interfaces there are; Granian's other one is refused with a reason."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value == "wsgi":
-            raise NotYet(f"--interface {value}", "ASGI and RSGI applications run: --interface auto")
-        return super().convert(value, param, ctx)
-
-
 class Octal(click.IntRange):
     """A file mode, in octal as chmod(1) takes it: `660`, `0660` and `0o660` are the same."""
 
@@ -241,7 +232,7 @@ class Settings:
         "The application's protocol; auto looks at the application, asginl is ASGI without "
         "lifespan.",
         group="Application",
-        type=Interface(["auto", "asgi", "asginl", "rsgi"]),
+        type=click.Choice(["auto", "asgi", "asginl", "rsgi", "wsgi"]),
         default="auto",
     )
     factory: bool = option(
@@ -264,9 +255,24 @@ class Settings:
         repeatable=True,
     )
     url_path_prefix: str | None = option(
-        "The path that the application is mounted at: root_path of ASGI, and the front of path.",
+        "The path that the application is mounted at: root_path of ASGI, and the front of path; "
+        "SCRIPT_NAME of WSGI.",
         group="Application",
         type=PathPrefix(),
+    )
+    blocking_threads: int | None = option(
+        "At most so many threads run a WSGI application; 0 runs it on the thread of the ring.",
+        group="Application",
+        type=click.IntRange(min=0, max=2**16),
+        shown_default="half of --backpressure for WSGI, 1 else",
+        unit="threads",
+    )
+    blocking_threads_idle_timeout: float = option(
+        "A thread of WSGI that had nothing to do for so long ends.",
+        group="Application",
+        type=Seconds(min=5, max=600),
+        default=30.0,
+        unit="seconds",
     )
 
     backpressure: int = option(
@@ -650,8 +656,6 @@ _OUR_LOOP = "the loop is asyncio's own, and waits on io_uring: leave the word ou
 LATER = (
     _later("--http", _NO_HTTP2, accepted=("auto", "1")),
     _later("--workers", _ONE_PROCESS, accepted=("1",)),
-    _later("--blocking-threads", "ASGI runs on one thread: 1", accepted=("1",)),
-    _later("--blocking-threads-idle-timeout", "it is for WSGI: leave the word out"),
     _later("--runtime-threads", _ONE_PROCESS, accepted=("1",)),
     _later("--runtime-blocking-threads", "there is no such pool: leave the word out"),
     _later("--runtime-mode", _ONE_PROCESS, accepted=("auto", "st")),

@@ -14,6 +14,7 @@ __all__ = [
     "OperatorError",
     "ProtocolClosed",
     "ProtocolError",
+    "is_disconnect",
 ]
 
 
@@ -86,3 +87,14 @@ class ProtocolClosed(RuntimeError):
 
     An RSGI application that does not catch it is left in peace if its client has gone.
     """
+
+
+def is_disconnect(error: BaseException | None) -> bool:
+    """Whether `error` came of talking to a client that had left."""
+    seen = 0
+    while error is not None and seen < 32:
+        if isinstance(error, ClientDisconnected | ProtocolClosed):
+            return True
+        error = error.__cause__ or error.__context__
+        seen += 1
+    return False

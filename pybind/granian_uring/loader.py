@@ -10,23 +10,27 @@ the operator got wrong (no such module, no such attribute) is an `OperatorError`
 2. An async callable that takes three arguments is ASGI (also as an instance, a bound method, a
    partial, compiled by Cython, or under decorators that keep `__wrapped__`), and so is a class that
    takes three and can be awaited. An async callable of two arguments is RSGI.
-3. A plain callable that needs exactly two arguments is WSGI: not yet; but RSGI if the first of them
-   is called `scope`: a function that returns the awaitable.
-4. A plain callable that takes three (also `*args`) is ASGI: a wrapper that returns the awaitable.
+3. A plain callable that needs exactly two arguments is WSGI, the same ways; but RSGI if the first
+   of them is called `scope`: a function that returns the awaitable.
+4. A plain callable that takes three is ASGI: a wrapper that returns the awaitable.
 5. One argument is ASGI 2, if it is called `scope`, or the callable is a class whose instances are
    called with two. None at all looks like a factory.
-6. What has no signature cannot be told: `--interface` says it.
+6. A wrapper of `*args` (that of `wsgiref.validate` and many decorators) is what the one callable
+   is that it closes over. Where there is none or there are several, and where there is no
+   signature, it cannot be told: `--interface` says it.
 
 `entrance` gives what is called for a request.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
 import inspect
+import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -41,6 +45,8 @@ _WHAT_ASGI_IS = (
     "an ASGI application is `async def app(scope, receive, send)`, an RSGI application "
     "`async def app(scope, protocol)`"
 )
+_WHAT_ALL_ARE = f"{_WHAT_ASGI_IS}, a WSGI application `def app(environ, start_response)`"
+_SAY_IT = "say it with --interface asgi, rsgi or wsgi"
 
 
 def load(target: str, *, factory: bool = False, working_dir: Path | None = None) -> Any:
@@ -68,9 +74,9 @@ def load(target: str, *, factory: bool = False, working_dir: Path | None = None)
 
 
 def interface(application: Any, wanted: str = "auto") -> str:
-    """`asgi`, `asginl` or `rsgi`: what `application` is, or what `--interface` says it is.
+    """`asgi`, `asginl`, `rsgi` or `wsgi`: what `application` is, or what `--interface` says it is.
 
-    Raises `OperatorError` for what is something else, or not there yet.
+    Raises `OperatorError` for what is something else.
     """
     speaks_rsgi = _speaks_rsgi(application)
     if not callable(application) and not (speaks_rsgi and wanted in ("auto", "rsgi")):
@@ -83,11 +89,11 @@ def interface(application: Any, wanted: str = "auto") -> str:
     if speaks_rsgi:
         return "rsgi"
 
+    application = _behind_wrappers(application)
     takes = _takes(application)
     if takes is None:
         raise _refusal(
-            f"cannot tell what {_describe(application)} speaks: it has no signature",
-            "say it with --interface asgi or --interface rsgi",
+            f"cannot tell what {_describe(application)} speaks: it has no signature", _SAY_IT
         )
     if not _is_async(application):
         return _plain_interface(application, takes)
@@ -107,7 +113,7 @@ def entrance(application: Any, interface: str) -> Any:
     """What is called for a request: `__rsgi__` of an object that has it; ASGI 2 as if it were 3."""
     if interface == "rsgi":
         return application.__rsgi__ if _speaks_rsgi(application) else application
-    if not _is_asgi2(application):
+    if interface == "wsgi" or not _is_asgi2(application):
         return application
 
     async def single(scope: Any, receive: Any, send: Any) -> None:
@@ -129,20 +135,22 @@ def describe(application: Any, interface: str) -> str:
 def _plain_interface(application: Any, takes: Callable[[int], bool]) -> str:
     """The rules for a callable that is not async itself."""
     if takes(2) and not takes(1) and not _takes_any(application):
-        if _first_argument(application) == "scope":
-            return "rsgi"
-        raise _not_yet("a WSGI application")
+        return "rsgi" if _first_argument(application) == "scope" else "wsgi"
+    if _takes_any(application):
+        raise _refusal(
+            f"cannot tell what {_describe(application)} speaks: it takes any arguments", _SAY_IT
+        )
     if takes(3) or _is_asgi2(application):
         return "asgi"
     if takes(1) and not takes(0):
         raise _refusal(
             f"{_describe(application)} takes one argument, which no application does",
-            f"{_WHAT_ASGI_IS}; the one argument of ASGI 2 is called scope",
+            f"{_WHAT_ALL_ARE}; the one argument of ASGI 2 is called scope",
         )
     if takes(0):
         raise _looks_like_factory(application)
     raise _refusal(
-        f"{_describe(application)} takes none of the arguments of an application", _WHAT_ASGI_IS
+        f"{_describe(application)} takes none of the arguments of an application", _WHAT_ALL_ARE
     )
 
 
@@ -153,6 +161,7 @@ def _speaks_rsgi(application: Any) -> bool:
 
 def _is_asgi2(application: Any) -> bool:
     """Called with the scope, it gives what is called with `receive` and `send`."""
+    application = _behind_wrappers(application)
     takes = _takes(application)
     if takes is None or not takes(1) or takes(0) or takes(3) or _is_async(application):
         return False
@@ -325,10 +334,34 @@ def _takes(application: Any) -> Callable[[int], bool] | None:
 
 
 def _takes_any(application: Any) -> bool:
-    """It has `*args` and needs nothing before them, as wrappers have."""
+    """It has `*args`, and nothing before them, as wrappers have."""
     signature = _signature(application)
     parameters = signature.parameters.values() if signature else ()
-    return any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return any(p.kind is p.VAR_POSITIONAL for p in itertools.islice(parameters, 1))
+
+
+def _behind_wrappers(application: Any) -> Any:
+    """What has a signature that tells something, behind functions that pass on any arguments.
+
+    It is the only callable that such a function closes over. What closes over none or several is
+    given back as it is.
+    """
+    seen: set[int] = set()
+    while _takes_any(application) and id(application) not in seen:
+        seen.add(id(application))
+        function = inspect.unwrap(_called(application))
+        closed_over = list(filter(callable, _closed_over(function)))
+        if len(closed_over) != 1:
+            break
+        application = closed_over[0]
+    return application
+
+
+def _closed_over(function: Any) -> Iterator[Any]:
+    """The values of a function's free variables, as far as they have one."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):
+            yield cell.cell_contents
 
 
 def _describe(value: Any) -> str:
@@ -347,13 +380,6 @@ def _did_you_mean(name: str, there: list[str]) -> str:
 
 def _refusal(message: str, hint: str) -> OperatorError:
     return OperatorError(message, hint, ExitCode.APPLICATION)
-
-
-def _not_yet(what: str) -> OperatorError:
-    return _refusal(
-        f"found {what}, which is not supported yet",
-        f"{_WHAT_ASGI_IS}; --interface asgi overrides what was found",
-    )
 
 
 def _looks_like_factory(application: Any) -> OperatorError:

@@ -20,9 +20,9 @@ import types
 from collections.abc import Coroutine, Iterator
 from typing import Any, NoReturn, TypeAlias
 
-from granian_uring import _native, files, loader, logs
+from granian_uring import _native, files, loader, logs, wsgi
 from granian_uring.config import Settings
-from granian_uring.errors import ClientDisconnected, ExitCode, ProtocolClosed
+from granian_uring.errors import ExitCode, is_disconnect
 from granian_uring.guard import ExitGuard
 from granian_uring.lifespan import Lifespan, LifespanFailed, call_hook
 from granian_uring.selector import new_event_loop
@@ -99,6 +99,7 @@ def run(settings: Settings) -> int:
         settings.target, factory=settings.factory, working_dir=settings.working_dir
     )
     interface = loader.interface(application, settings.interface)
+    wsgi.check_threads(settings.blocking_threads, interface)
     logger.info("the application: %s", loader.describe(application, interface))
     worker = _native.Worker(
         listeners,
@@ -124,7 +125,8 @@ def run(settings: Settings) -> int:
             "http1_linger_timeout": settings.http1_linger_timeout,
             "request_id_header": settings.request_id_header,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
-            "ws": settings.ws,
+            # WSGI has no word for them: a handshake is a request like any other there.
+            "ws": settings.ws and interface != "wsgi",
             "ws_max_size": settings.ws_max_size,
             "ws_ping_interval": settings.ws_ping_interval,
             "ws_ping_timeout": settings.ws_ping_timeout,
@@ -219,6 +221,8 @@ class _Service:
             root_path=settings.url_path_prefix or "",
             state=self._state,
         )
+        if interface == "wsgi":
+            wsgi.host(worker, self._application, settings, self._leave_from_thread)
 
     def run(self, addresses: list[str]) -> int:
         """Runs the loop until the server has stopped; returns the exit code."""
@@ -465,6 +469,13 @@ class _Service:
         self._guard.code = _exit_code(wish)
         self._stop.set()
 
+    def _leave_from_thread(self, wish: KeyboardInterrupt | SystemExit) -> None:
+        """The same, from the thread of a WSGI application."""
+        if self._is_child:
+            _leave_child(wish)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._leave, wish)
+
     def _before_fork(self) -> None:
         # A signal for a new child must not be taken with our handlers, and be lost.
         self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -515,7 +526,7 @@ class _Service:
         logger.info("stopped")
 
     def _failed(self, scope: _Scope, left: str | None, error: BaseException) -> None:
-        if _is_disconnect(error):
+        if is_disconnect(error):
             logger.debug("%s: the client left before its answer was complete", _describe(scope))
             return
         # The first frame is ours.
@@ -597,17 +608,6 @@ def _describe(scope: _Scope) -> str:
         return ascii(f"{scope.get('method', 'WebSocket')} {scope['path']}")[1:-1]
     method = "WebSocket" if scope.proto == "ws" else scope.method
     return ascii(f"{method} {scope.path}")[1:-1]
-
-
-def _is_disconnect(error: BaseException | None) -> bool:
-    """Whether `error` came of talking to a client that had left."""
-    seen = 0
-    while error is not None and seen < 32:
-        if isinstance(error, ClientDisconnected | ProtocolClosed):
-            return True
-        error = error.__cause__ or error.__context__
-        seen += 1
-    return False
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -17,7 +17,7 @@ use crate::worker::Worker;
 
 /// A body of at least this many bytes is sent from where it is instead of being copied. Below, a
 /// copy is cheaper than a vector of its own (measured: they meet between 8 and 32 KiB).
-const SHARED_BODY_BYTES: usize = 16 * 1024;
+pub const SHARED_BODY_BYTES: usize = 16 * 1024;
 
 /// How far an answer has come, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -324,7 +324,7 @@ impl<'a> Data<'a, '_> {
 
 /// The bytes of a bytes object, or the UTF-8 of a str, that the kernel reads: both are immutable,
 /// and kept until the send is over.
-struct SharedBytes {
+pub struct SharedBytes {
     start: *const u8,
     length: usize,
     /// Keeps the memory. Dropped where the GIL is held: see the head of `selector.rs`.
@@ -333,7 +333,7 @@ struct SharedBytes {
 
 impl SharedBytes {
     /// `bytes` are those of `data`.
-    fn new(data: Data<'_, '_>, bytes: &[u8]) -> Self {
+    pub fn new(data: Data<'_, '_>, bytes: &[u8]) -> Self {
         Self { start: bytes.as_ptr(), length: bytes.len(), _object: data.object() }
     }
 }

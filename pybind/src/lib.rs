@@ -23,6 +23,7 @@ mod sockets;
 mod thread_bound;
 mod websocket;
 mod worker;
+mod wsgi;
 
 use pyo3::prelude::*;
 
@@ -49,4 +50,6 @@ mod _native {
     use super::websocket::AsgiWebSocket;
     #[pymodule_export]
     use super::worker::Worker;
+    #[pymodule_export]
+    use super::wsgi::{Input, StartResponse};
 }

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 /// Names of headers that most requests have: their bytes objects are made once.
-const COMMON_NAMES: [&str; 40] = [
+pub const COMMON_NAMES: [&str; 40] = [
     "accept",
     "accept-encoding",
     "accept-language",
@@ -65,7 +65,7 @@ const COMMON_NAMES: [&str; 40] = [
 /// `http.response.trailers` is offered to clients that take trailers.
 const EXTENSIONS: [&str; 3] =
     ["http.response.early_hint", "http.response.pathsend", "http.response.zerocopysend"];
-const LONGEST_COMMON_NAME: usize = 30;
+pub const LONGEST_COMMON_NAME: usize = 30;
 
 /// Makes scopes.
 pub struct ScopeBuilder {
@@ -252,7 +252,8 @@ impl ScopeBuilder {
     }
 }
 
-fn scheme(py: Python<'_>, scheme: Scheme) -> &Bound<'_, PyString> {
+/// `http` or `https`.
+pub fn scheme(py: Python<'_>, scheme: Scheme) -> &Bound<'_, PyString> {
     match scheme {
         Scheme::Http => intern!(py, "http"),
         Scheme::Https => intern!(py, "https"),
@@ -287,6 +288,7 @@ fn server<'py>(py: Python<'py>, local: &Address) -> PyResult<Option<Bound<'py, P
     (name, py.None()).into_pyobject(py).map(Some)
 }
 
+/// The method, as the object that all requests with it share.
 pub fn method<'py>(py: Python<'py>, method: &str) -> Bound<'py, PyString> {
     match method {
         "GET" => intern!(py, "GET").clone(),

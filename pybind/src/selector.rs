@@ -26,7 +26,8 @@ use pyo3::types::PyList;
 
 use crate::sockets::Notifier;
 use crate::thread_bound::SameThread;
-use crate::worker::Worker;
+use crate::worker::{State, Worker};
+use crate::wsgi;
 
 /// A wait longer than this is one without an end: asyncio's timeouts can be any number.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -37,6 +38,8 @@ pub struct Selector {
     pub epoll: Option<RawFd>,
     /// The ring polls the epoll fd.
     armed: bool,
+    /// Python's own fds are ready, and Python was not told yet.
+    foreign: bool,
     watchdog: Option<Watchdog>,
 }
 
@@ -57,7 +60,7 @@ struct Turn {
 
 impl Selector {
     pub fn new() -> Self {
-        Self { epoll: None, armed: false, watchdog: None }
+        Self { epoll: None, armed: false, foreign: false, watchdog: None }
     }
 
     /// The first ping is due at once, then one each half period.
@@ -70,7 +73,8 @@ impl Selector {
         server: &mut Server<Uring>,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
-        if let (Some(epoll), false) = (self.epoll, self.armed) {
+        // What is ready already would end the wait at once, and again and again until Python is told.
+        if let (Some(epoll), false, false) = (self.epoll, self.armed, self.foreign) {
             server.watch(epoll);
             self.armed = true;
         }
@@ -84,14 +88,15 @@ impl Selector {
         Some(deadline.map_or(watchdog.next, |deadline| deadline.min(watchdog.next)))
     }
 
-    fn after_wait(&mut self, server: &mut Server<Uring>) -> Turn {
+    /// `wsgi` has an fd of its own in the ring.
+    fn after_wait(&mut self, server: &mut Server<Uring>, mut wsgi: Option<&mut wsgi::Ring>) {
         server.deliver();
-        let mut foreign = false;
-        while server.take_watched().is_some() {
-            self.armed = false;
-            foreign = true;
+        while let Some(fd) = server.take_watched() {
+            if !wsgi.as_mut().is_some_and(|ring| ring.hears(fd)) {
+                self.armed = false;
+                self.foreign = true;
+            }
         }
-        Turn { foreign, events: server.has_events() }
     }
 }
 
@@ -104,8 +109,14 @@ pub fn select<'py>(
     let py = worker.py();
     let worker = worker.get();
     let deadline = timeout.and_then(deadline_after);
+    let (threaded, waits) = worker
+        .with(|state| (state.wsgi.is_some(), state.selector.foreign || !state.held.is_empty()))?;
     let found = loop {
-        let (completions, turn) = turn(py, worker, deadline)?;
+        let (completions, turn) = if threaded {
+            turns_without_python(py, worker, deadline)?
+        } else {
+            turn(py, worker, if waits { Some(Instant::now()) } else { deadline })?
+        };
         py.check_signals()?;
         let due = deadline.is_some_and(|deadline| deadline <= Instant::now());
         if turn.foreign || turn.events || due || completions == 0 {
@@ -136,8 +147,55 @@ fn turn(py: Python<'_>, worker: &Worker, deadline: Option<Instant>) -> PyResult<
             server.wait(deadline)
         };
         let completions = completions.map_err(PyOSError::new_err)?;
-        Ok((completions, state.selector.after_wait(&mut state.server)))
+        state.selector.after_wait(&mut state.server, None);
+        let foreign = std::mem::take(&mut state.selector.foreign);
+        let events = state.server.has_events() || !state.held.is_empty();
+        Ok((completions, Turn { foreign, events }))
     })?
+}
+
+/// A turn while the application waits within its call, on this thread. Whatever it brings is held
+/// back until `dispatch` comes to it.
+pub fn turn_within(py: Python<'_>, worker: &Worker) -> PyResult<()> {
+    worker.with(|state| {
+        while let Some(event) = state.server.next_event() {
+            state.held.push_back(event);
+        }
+    })?;
+    let (_, turn) = turn(py, worker, None)?;
+    worker.with(|state| state.selector.foreign |= turn.foreign)?;
+    py.check_signals()
+}
+
+/// Turns with WSGI threads beside the ring: requests and answers come and go without Python, until
+/// asyncio has something to do. A signal is that too: Python writes its number to the fd that
+/// asyncio gave to `signal.set_wakeup_fd`, whichever thread takes it.
+fn turns_without_python(
+    py: Python<'_>,
+    worker: &Worker,
+    deadline: Option<Instant>,
+) -> PyResult<(usize, Turn)> {
+    let result = worker.with(|state| {
+        let state = SameThread(state);
+        py.detach(|| {
+            let State { server, selector, wsgi, .. } = state.into_inner();
+            let Some(ring) = wsgi else { return Ok((0, Turn { foreign: false, events: false })) };
+            loop {
+                let until = selector.before_wait(server, deadline);
+                let until = ring.before_wait(server, until);
+                let completions = server.wait(until)?;
+                selector.after_wait(server, Some(&mut *ring));
+                ring.after_wait(server);
+                let foreign = std::mem::take(&mut selector.foreign);
+                let events = ring.has_notices();
+                let due = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if foreign || events || due {
+                    return Ok((completions, Turn { foreign, events }));
+                }
+            }
+        })
+    })?;
+    result.map_err(|error: std::io::Error| PyOSError::new_err(error))
 }
 
 /// asyncio's timeout as a point in time: `None` and what is too far away mean for ever.

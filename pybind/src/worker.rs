@@ -4,7 +4,7 @@
 //! start and to stop. [`Worker::dispatch`] is the one permanent callback through which the
 //! application is reached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Event, Left, Request, RequestId, Server};
@@ -27,6 +27,7 @@ use crate::selector::{self, Selector};
 use crate::sockets::{Listeners, Notifier};
 use crate::thread_bound::ThreadBound;
 use crate::websocket::{AsgiWebSocket, Inbox};
+use crate::wsgi;
 
 /// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
 const EVENTS_PER_DISPATCH: usize = 256;
@@ -47,6 +48,10 @@ pub struct State {
     pub inboxes: HashMap<RequestId, Inbox>,
     /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
+    /// Events that came while an application on this thread waited within its call.
+    pub held: VecDeque<Event>,
+    /// The ring's side of the WSGI threads.
+    pub wsgi: Option<wsgi::Ring>,
 }
 
 /// The loop that runs on the worker's ring, from `Worker.attach`.
@@ -91,6 +96,7 @@ pub struct Worker {
     state: ThreadBound<Option<State>>,
     attachment: PyOnceLock<Attachment>,
     hosting: PyOnceLock<Hosting>,
+    wsgi: PyOnceLock<wsgi::Hosting>,
     done: Py<Pending>,
     listeners: Py<Listeners>,
 }
@@ -415,11 +421,14 @@ impl Worker {
             tasks: HashMap::new(),
             inboxes: HashMap::new(),
             templates: Vec::new(),
+            held: VecDeque::new(),
+            wsgi: None,
         };
         Ok(Self {
             state: ThreadBound::new(Some(state)),
             attachment: PyOnceLock::new(),
             hosting: PyOnceLock::new(),
+            wsgi: PyOnceLock::new(),
             done: Py::new(py, Pending::done())?,
             listeners,
         })
@@ -477,6 +486,46 @@ impl Worker {
             .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
     }
 
+    /// Serve a WSGI application, after `host`. See the stub file.
+    #[pyo3(signature = (application, *, environ, failed, leave, threads, idle_seconds))]
+    #[allow(clippy::too_many_arguments, reason = "Python passes them by name, once")]
+    fn host_wsgi(
+        &self,
+        py: Python<'_>,
+        application: Py<PyAny>,
+        environ: Py<PyDict>,
+        failed: Py<PyAny>,
+        leave: Py<PyAny>,
+        threads: usize,
+        idle_seconds: f64,
+    ) -> PyResult<()> {
+        let gateway = wsgi::Gateway::new(py, application, environ, failed, leave)?;
+        let hosting = wsgi::Hosting::new(gateway, threads, idle_seconds)?;
+        if let wsgi::Hosting::Threads(pool) = &hosting {
+            let ring = wsgi::Ring::new(pool.clone());
+            self.with(|state| state.wsgi = Some(ring))?;
+        }
+        self.wsgi
+            .set(py, hosting)
+            .map_err(|_| PyRuntimeError::new_err("the worker hosts an application already"))
+    }
+
+    /// Wait until no thread runs the WSGI application any more. After `close`.
+    fn join_threads(&self, py: Python<'_>) {
+        if let Some(wsgi::Hosting::Threads(pool)) = self.wsgi.get(py) {
+            py.detach(|| pool.join());
+        }
+    }
+
+    /// How many threads run the WSGI application.
+    #[getter]
+    fn threads(&self, py: Python<'_>) -> usize {
+        match self.wsgi.get(py) {
+            Some(wsgi::Hosting::Threads(pool)) => pool.threads(),
+            _ => 0,
+        }
+    }
+
     /// Log each request of connections accepted from now on: to the log's stream, or, with
     /// `by_lines`, as lines that somebody asks for.
     fn log_access(&self, log: &AccessLog, by_lines: bool) -> PyResult<Option<AccessLines>> {
@@ -495,6 +544,9 @@ impl Worker {
     fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        if let Some(hosting) = this.wsgi.get(py) {
+            return Self::dispatch_wsgi(slf, hosting);
+        }
         let tasks = this.way_to_tasks(py)?;
         for _ in 0..EVENTS_PER_DISPATCH {
             let Some((event, arrival)) = this.next(py)? else { break };
@@ -557,14 +609,24 @@ impl Worker {
     }
 
     /// In a forked child: the ring is the parent's, and its memory is not there (`dontfork`).
-    fn abandon(&self) -> PyResult<()> {
+    fn abandon(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(wsgi::Hosting::Threads(pool)) = self.wsgi.get(py) {
+            pool.abandon();
+        }
         std::mem::forget(self.state.with(Option::take)?);
         Ok(())
     }
 
     /// Give the ring back, in order: nothing is accepted or answered after this. The access log is
     /// written to its end, as far as its stream takes it; returns how many lines were lost.
-    fn close(&self) -> PyResult<u64> {
+    fn close(&self, py: Python<'_>) -> PyResult<u64> {
+        match self.wsgi.get(py) {
+            Some(wsgi::Hosting::Threads(_)) => {
+                self.with(|state| state.wsgi.as_mut().map(wsgi::Ring::close))?;
+            }
+            Some(wsgi::Hosting::Inline(inline)) => inline.close(py),
+            None => {}
+        }
         let state = self.state.with(Option::take)?;
         let lost = state.map_or(0, |mut state| state.server.close_access_log());
         // Not left to the end of this object: it is in a cycle with Python's part of the worker.
@@ -579,6 +641,27 @@ impl Worker {
 }
 
 impl Worker {
+    /// What is left to do for WSGI on this thread, with the GIL: everything, or what is not about a
+    /// request.
+    fn dispatch_wsgi(slf: &Bound<'_, Self>, hosting: &wsgi::Hosting) -> PyResult<()> {
+        let this = slf.get();
+        for _ in 0..EVENTS_PER_DISPATCH {
+            let event = this.with(|state| match &mut state.wsgi {
+                Some(ring) => ring.next_notice(),
+                None => state.held.pop_front().or_else(|| state.server.next_event()),
+            })?;
+            let Some(event) = event else { break };
+            let handled = match hosting {
+                wsgi::Hosting::Threads(_) => false,
+                wsgi::Hosting::Inline(inline) => inline.handle(slf, &event)?,
+            };
+            if !handled {
+                this.tell(slf.py(), event)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Everything that is not a request.
     fn tell(&self, py: Python<'_>, event: Event) -> PyResult<()> {
         let hosting = self.hosting(py)?;

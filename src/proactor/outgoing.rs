@@ -19,6 +19,14 @@ pub unsafe trait Payload {
     fn as_slice(&self) -> &[u8];
 }
 
+#[allow(unsafe_code, reason = "a promise about memory")]
+// SAFETY: nobody else can reach the vector, whose memory does not move with it.
+unsafe impl Payload for Vec<u8> {
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+}
+
 /// A part of a regular file. The proactor reads it as it is sent, a block at a time, and never moves
 /// the file's own position.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ import granian_uring
 from granian_uring import cli
 from granian_uring.config import LATER, LaterWord, Settings
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
+from granian_uring.guard import ExitGuard
 
 
 @pytest.fixture(autouse=True)
@@ -192,12 +193,6 @@ def test_later_words_are_not_yet(
     _assert_error(capsys, expected)
 
 
-@pytest.mark.parametrize("interface", ["wsgi"])
-def test_later_interfaces_are_not_yet(capsys: pytest.CaptureFixture[str], interface: str) -> None:
-    assert cli.main(["web:app", "--interface", interface]) == ExitCode.USAGE
-    _assert_error(capsys, f"--interface {interface} is not supported yet")
-
-
 @pytest.mark.parametrize("word", [word for word in LATER if word.accepted], ids=str)
 def test_later_words_pass_where_they_ask_for_what_is_done(
     monkeypatch: pytest.MonkeyPatch, word: LaterWord
@@ -255,15 +250,19 @@ def test_an_operator_s_error_is_two_lines(worker: Any, capsys: pytest.CaptureFix
 
 
 def test_an_application_s_error_is_its_traceback(
-    worker: Any, capsys: pytest.CaptureFixture[str]
+    worker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(_: Settings) -> int:
         raise ApplicationError(
             "the application 'web:app' could not be imported", ValueError("x"), None
         )
 
+    # It would end this process, soon after this test.
+    guards: list[float] = []
+    monkeypatch.setattr(ExitGuard, "start", lambda _, seconds: guards.append(seconds))
     worker(run)
     assert cli.main(["web:app"]) == 3
+    assert guards == [2]
     text = capsys.readouterr().err
     assert text.startswith("ValueError: x\n") and "could not be imported" in text
 

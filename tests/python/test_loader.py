@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.validate import validator
 
 import pytest
 
@@ -293,12 +294,45 @@ async def configured(debug: bool, scope: Any, receive: Any, send: Any) -> None: 
         CallOfItsOwn(),
         asgi2,
         Asgi2Class,
+        bare(Both()),
         functools.partial(asgi2),
     ],
     ids=lambda application: getattr(application, "__qualname__", type(application).__qualname__),
 )
 def test_asgi_is_recognised(application: Any) -> None:
     assert interface(application) == "asgi"
+
+
+class WsgiClass:
+    """As PEP 3333 shows it: an instance is the iterable of a response."""
+
+    def __init__(self, environ: Any, start_response: Any) -> None: ...
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b""
+
+
+def bound(name: str, environ: Any, start_response: Any, exc_info: Any = None) -> list[bytes]:
+    return []
+
+
+@pytest.mark.parametrize(
+    "application",
+    [
+        wsgi,
+        SyncFramework(),
+        SyncFramework().__call__,
+        decorated(wsgi),
+        bare(wsgi),
+        bare(bare(functools.partial(bound, "name"))),
+        validator(wsgi),
+        WsgiClass,
+        functools.partial(bound, "name"),
+    ],
+    ids=str,
+)
+def test_wsgi_is_recognised(application: Any) -> None:
+    assert interface(application) == "wsgi"
 
 
 @pytest.mark.parametrize(
@@ -311,6 +345,7 @@ def test_asgi_is_recognised(application: Any) -> None:
         Both(),
         OnlyRsgi(),
         CallableRsgi(),
+        bare(rsgi),
         functools.partial(CallableRsgi()),
         OnlyRsgi().__rsgi__,
     ],
@@ -336,8 +371,9 @@ def test_the_entrance_is_rsgi_s_method() -> None:
     assert entrance(rsgi, "rsgi") is rsgi
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("wanted", ["auto", "asgi", "asginl"])
-def test_asgi_2_is_served_as_asgi_3(wanted: str) -> None:
+def test_asgi_2_is_served_as_asgi_3(wanted: str, wrapped: bool) -> None:
     called: list[Any] = []
 
     def old(scope: Any) -> Any:
@@ -346,7 +382,8 @@ def test_asgi_2_is_served_as_asgi_3(wanted: str) -> None:
 
         return instance
 
-    found = entrance(old, interface(old, wanted))
+    application = bare(old) if wrapped else old
+    found = entrance(application, interface(application, wanted))
     asyncio.run(found("scope", "receive", "send"))
     assert called == [("scope", "receive", "send")]
 
@@ -358,6 +395,7 @@ def test_asgi_2_is_served_as_asgi_3(wanted: str) -> None:
         (asgi, "asginl", "ASGI without lifespan, function asgi"),
         (Asgi2Class, "auto", "ASGI 2, class Asgi2Class"),
         (OnlyRsgi(), "auto", "RSGI, an object of type OnlyRsgi"),
+        (wsgi, "auto", "WSGI, function wsgi"),
     ],
     ids=str,
 )
@@ -368,9 +406,7 @@ def test_what_was_found_is_said(application: Any, wanted: str, found: str) -> No
 @pytest.mark.parametrize(
     ("application", "message", "hint"),
     [
-        (wsgi, "found a WSGI application", "--interface"),
-        (SyncFramework(), "found a WSGI application", "--interface"),
-        (decorated(wsgi), "found a WSGI application", "--interface"),
+        (lambda *anything: asgi, "takes any arguments", "--interface"),
         (lambda settings: asgi, "takes one argument", "called scope"),
         (Both, "looks like a factory", "--factory"),
         (Framework, "looks like a factory", "--factory"),
@@ -392,6 +428,7 @@ def test_what_the_operator_says_goes() -> None:
     assert interface(wsgi, "asgi") == "asgi"
     assert interface(asgi, "asginl") == "asginl"
     assert interface(wsgi, "rsgi") == "rsgi"
+    assert interface(iter, "wsgi") == "wsgi"
     assert interface(Both(), "asgi") == "asgi"
     for application in (42, OnlyRsgi()):
         with pytest.raises(OperatorError):
@@ -403,5 +440,5 @@ def test_what_has_no_signature_is_asked_for() -> None:
         interface(iter)
     assert (
         "cannot tell" in caught.value.message
-        and caught.value.hint == "say it with --interface asgi or --interface rsgi"
+        and caught.value.hint == "say it with --interface asgi, rsgi or wsgi"
     )

@@ -73,6 +73,14 @@ class Lines:
         with self._changed:
             return "\n".join(self._lines[mark:])
 
+    def has(self, pattern: str, *, since: int = 0, seconds: float) -> bool:
+        """Whether such a line comes in this time: for what must *not* come."""
+        try:
+            self.wait_for(pattern, since=since, seconds=seconds)
+        except AssertionError:
+            return False
+        return True
+
     def wait_for(self, pattern: str, *, since: int = 0, seconds: float = 10.0) -> re.Match[str]:
         """The first line, from `since` on, that the pattern is found in."""
         deadline = time.monotonic() + seconds
