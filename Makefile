@@ -69,16 +69,19 @@ fuzz_flags = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 fuzz_host = $(shell rustc -vV | sed -n 's/^host: //p')
 SECONDS ?= 60
 
-fuzz: toolchain ## fuzz the codec: SECONDS=60 for each target, TARGET=request (chunked, response) for one
-	@mkdir -p fuzz/corpus/request fuzz/corpus/chunked fuzz/corpus/response fuzz/artifacts
+fuzz_targets = request chunked response proxy_protocol forwarded websocket
+
+fuzz: toolchain ## fuzz what reads from clients: SECONDS=60 for each target, TARGET=request for one
+	@mkdir -p $(addprefix fuzz/corpus/,$(fuzz_targets)) fuzz/artifacts
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(fuzz_flags)" cargo build --locked --release \
 		--manifest-path fuzz/Cargo.toml --target $(fuzz_host)
-	@# The corpus of the tests is where the fuzzer starts from.
+	@# The corpus of the tests and the seeds are where the fuzzer starts from.
 	@cp tests/corpus/http1/*/*.http fuzz/corpus/request
+	@cp -r fuzz/seeds/. fuzz/corpus
 	@for case in $$(grep -il '^transfer-encoding: *chunked' tests/corpus/http1/*/*.http); do \
 		sed '1,/^\r$$/d' "$$case" >"fuzz/corpus/chunked/$$(basename "$$case" .http)"; \
 	done
-	@set -e; for target in $(or $(TARGET),request chunked response); do \
+	@set -e; for target in $(or $(TARGET),$(fuzz_targets)); do \
 		nice fuzz/target/$(fuzz_host)/release/$$target fuzz/corpus/$$target -max_len=2048 \
 			-artifact_prefix=fuzz/artifacts/$$target- -max_total_time=$(SECONDS) -print_final_stats=1; \
 	done
@@ -88,6 +91,9 @@ test-python: build deps ## the server process, its loop and its command line
 
 test-systemd: build deps ## the server under a real systemd (needs root)
 	$(VENV)/bin/python -m pytest tests/systemd
+
+autobahn: build deps ## fuzz WebSockets with the Autobahn test suite (needs CPython 2.7): SECTIONS="1.* 12.*"
+	$(VENV)/bin/python tests/autobahn/run.py $(foreach section,$(SECTIONS),'$(section)')
 
 check: format lint types test ## all checks, as CI runs them
 
@@ -129,4 +135,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust sim fuzz test-python test-systemd fix access-log-cost
+.PHONY: test-rust sim fuzz test-python test-systemd autobahn fix access-log-cost

@@ -71,8 +71,8 @@ pub struct WebSocket {
     pub settings: websocket::Settings,
     /// From one ping to the next; `None`: no pings.
     pub ping_interval: Option<Duration>,
-    /// From a ping to its pong; then the connection is cut.
-    pub ping_timeout: Duration,
+    /// From a ping to its pong; then the connection is cut. `None`: no pong is waited for.
+    pub ping_timeout: Option<Duration>,
 }
 
 impl Default for WebSocket {
@@ -81,7 +81,7 @@ impl Default for WebSocket {
             settings: websocket::Settings::default(),
             // What users of uvicorn know.
             ping_interval: Some(Duration::from_secs(20)),
-            ping_timeout: Duration::from_secs(20),
+            ping_timeout: Some(Duration::from_secs(20)),
         }
     }
 }

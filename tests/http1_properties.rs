@@ -11,6 +11,7 @@ use granian_uring::http1::{BodyLength, Connection, Event, Limits, RequestHead, V
 use http1::exchange::{Exchange, REQUESTS};
 use http1::transcript::transcribe;
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{RngSeed, TestRunner};
@@ -246,9 +247,24 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     let broken = (vec(any::<u8>(), 0..4), vec(any::<u8>(), 0..4));
     let headers = vec(prop_oneof![8 => special, 8 => plain, 1 => broken], 0..4);
     let messages = vec(vec(any::<u8>(), 0..20), 1..5);
-    (select(&REQUESTS[..]), status, headers, messages).prop_map(
-        |(request, status, headers, messages)| Exchange { request, status, headers, messages },
-    )
+    let link = prop_oneof![8 => "</[a-z]{0,3}>; rel=preload", 1 => "[\\x00-\\x20]{0,2}"];
+    let hints = option::of(vec(link.prop_map(String::into_bytes), 0..3));
+    let trailer = prop_oneof![
+        8 => ("x-[a-z]{1,3}", "[ -~]{0,10}"),
+        1 => ("Content-Length|Host|te|Set-Cookie", "1"),
+        1 => ("|a b|x", "\r\n|a\0"),
+    ];
+    let trailer = trailer.prop_map(|(name, value)| (name.into_bytes(), value.into_bytes()));
+    let trailers = option::of(vec(trailer, 0..3));
+    let parts = (select(&REQUESTS[..]), hints, status, headers, messages, trailers);
+    parts.prop_map(|(request, hints, status, headers, messages, trailers)| Exchange {
+        request,
+        hints,
+        status,
+        headers,
+        messages,
+        trailers,
+    })
 }
 
 #[test]

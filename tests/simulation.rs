@@ -154,6 +154,10 @@ impl Plan {
     fn is_longer_than(&self, most: Option<u64>) -> bool {
         most.is_some_and(|most| self.body.len() as u64 > most)
     }
+
+    fn is_refused_by_its_head(&self, most: Option<u64>) -> bool {
+        self.is_longer_than(most) && !self.is_chunked()
+    }
 }
 
 /// How the application and the server left a request.
@@ -1081,8 +1085,8 @@ impl Simulation {
         let path = std::str::from_utf8(&taken.head.path()[1..]).unwrap();
         let plan: usize = path.parse().unwrap();
         assert_eq!(taken.head.method(), self.plans[plan].method);
-        let long = self.plans[plan].is_longer_than(self.config.limits.body_bytes);
-        assert!(!long || self.plans[plan].is_chunked(), "the application got a body too long");
+        let long = self.plans[plan].is_refused_by_its_head(self.config.limits.body_bytes);
+        assert!(!long, "the application got a body too long");
         let known = self.tasks.iter().any(|task| task.plan == plan);
         assert!(!known && self.plans[plan].outcome.is_none(), "request {plan} came twice");
         self.given.insert(request, plan);
@@ -1197,6 +1201,9 @@ impl Simulation {
                 Some(Outcome::Aborted) => assert_eq!((status, completion), (200, "-"), "{line}"),
                 Some(Outcome::Gone) => {
                     assert!(completion == "-" || status >= 400, "{line}");
+                }
+                None if plan.is_refused_by_its_head(self.config.limits.body_bytes) => {
+                    assert_eq!(status, 413, "{line}");
                 }
                 None => assert_eq!((status, completion), (499, "-"), "{line}"),
             }

@@ -103,6 +103,14 @@ fn what_a_proxy_tells_is_read_without_a_socket_or_a_clock() {
 }
 
 #[test]
+fn the_access_log_knows_no_server() {
+    // Of the proactor, tests use the generator of random numbers.
+    let words = ["io_uring", "crate::server", "Proactor", "uring::"];
+    let found = mentions(&files("src/access_log", ".rs"), &words);
+    assert_none(&found, "src/access_log has records put in and lines taken out");
+}
+
+#[test]
 fn the_server_does_not_name_an_implementation_of_the_proactor() {
     let found = mentions(&files("src/server", ".rs"), &["uring", "Uring", "Simulated"]);
     assert_none(&found, "src/server is written against the trait");

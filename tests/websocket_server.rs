@@ -59,7 +59,7 @@ impl Rig {
         let websocket = WebSocket {
             settings: websocket::Settings { max_message_bytes: 40_000, ..Default::default() },
             ping_interval: Some(Duration::from_secs(20)),
-            ping_timeout: Duration::from_secs(5),
+            ping_timeout: Some(Duration::from_secs(5)),
         };
         // A peer that takes nothing is cut by another rule, which is not looked at here.
         let timeouts = Timeouts { write: Duration::from_secs(3600), ..Timeouts::default() };

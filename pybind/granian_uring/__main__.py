@@ -1,7 +1,5 @@
 """`python -m granian_uring`: the same program as `granian-uring`."""
 
-import sys
+from granian_uring.cli import program
 
-from granian_uring.cli import main
-
-sys.exit(main())
+program()

@@ -11,6 +11,7 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "ASGIExchange",
+    "ASGIWebSocket",
     "AccessLines",
     "AccessLog",
     "Activation",
@@ -23,7 +24,11 @@ __all__ = [
     "RSGIHTTPStreamTransport",
     "RSGIHeaders",
     "RSGIScope",
+    "RSGIWebsocketMessage",
+    "RSGIWebsocketProtocol",
+    "RSGIWebsocketTransport",
     "StartResponse",
+    "Trusted",
     "Worker",
     "open_listeners",
     "take_activation",
@@ -81,6 +86,13 @@ class AccessLines:
     def next(self) -> list[str] | None:
         """Waits for the next lines; None when no more will come."""
 
+@final
+class Trusted:
+    """The peers whose word about their clients is taken."""
+
+    def __new__(cls, peers: list[str]) -> Trusted:
+        """None at all means the default. Raises `OperatorError` for what is no peer."""
+
 @disjoint_base
 class Exchange:
     """A request under way, whatever its application speaks."""
@@ -91,9 +103,11 @@ class Exchange:
         """The application is done with this request.
 
         None when it was answered, or is about to be; else "gone" (its client left, or was refused,
-        before that), "refused" (the client got a 500 in its place) or "aborted" (the connection was
-        reset in the middle of an answer).
+        before that), "refused" (the client got a 500 in its place), "aborted" (the connection was
+        reset in the middle of an answer) or "failed" (an open WebSocket was closed with code 1011).
         """
+    def complete(self) -> str | None:
+        """The application has returned. As `finish`, but for interfaces in which that says more."""
 
 @final
 class ASGIExchange(Exchange):
@@ -106,6 +120,17 @@ class ASGIExchange(Exchange):
 
 _Default = TypeVar("_Default")
 _Headers = Iterable[tuple[str, str]]
+
+@final
+class ASGIWebSocket(Exchange):
+    """A WebSocket for an ASGI application."""
+
+    def receive(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """ASGI's `receive`."""
+    def send(self, message: dict[str, Any], /) -> Awaitable[None]:
+        """ASGI's `send`. The message takes effect at once; awaiting it waits for the peer."""
+    def complete(self) -> str | None:
+        """The application has returned: closes with code 1000 if it has not. Then as `finish`."""
 
 @final
 class RSGIHeaders:
@@ -216,6 +241,41 @@ class RSGIHTTPProtocol(Exchange):
         """The application has returned: its stream ends with that. Then as `finish`."""
 
 @final
+class RSGIWebsocketProtocol(Exchange):
+    """A WebSocket that may be accepted or refused."""
+
+    def accept(self) -> Coroutine[Any, Any, RSGIWebsocketTransport]:
+        """Accepts it, when that is awaited. Raises `ProtocolError` the second time."""
+    def close(self, status: int | None = None) -> None:
+        """Refuses it with this status (403 if that is none of a refusal), or ends it if it was
+        accepted: with 1011 for a status of 500 and above, with a close code as it is, else 1000.
+        Does nothing when it is over."""
+    def complete(self) -> str | None:
+        """The application has returned: closes with code 1000 if it has not. Then as `finish`."""
+
+@final
+class RSGIWebsocketTransport:
+    """An accepted WebSocket."""
+
+    def receive(self) -> Coroutine[Any, Any, RSGIWebsocketMessage]:
+        """The client's next message. The close comes once; then it raises `ProtocolClosed`."""
+    def send_bytes(self, data: bytes) -> Coroutine[Any, Any, None]:
+        """Sends a binary message; waits where the client takes too little."""
+    def send_str(self, data: str) -> Coroutine[Any, Any, None]:
+        """Sends a text message; waits where the client takes too little."""
+
+@final
+class RSGIWebsocketMessage:
+    """A message of the client's."""
+
+    @property
+    def kind(self) -> int:
+        """0 for the close, 1 for bytes, 2 for a str: `granian_uring.rsgi.WebsocketMessageType`."""
+    @property
+    def data(self) -> bytes | str | None:
+        """What it says; None with the close."""
+
+@final
 class FileResponse:
     """An answer that is begun, and whose body is a file that the server sends."""
 
@@ -281,9 +341,14 @@ class _WorkerOptions(TypedDict):
     default_headers: bool
     request_id_header: str | None
     report_refusals: bool
+    ws: bool
+    ws_max_size: int
+    ws_ping_interval: float
+    ws_ping_timeout: float
+    ws_per_message_deflate: str
     proxy_headers: bool
     proxy_headers_format: str
-    proxy_trusted: list[str]
+    proxy_trusted: Trusted
     proxy_rewrite_host: bool
     proxy_prefix: bool
     proxy_strip_untrusted: bool
@@ -293,8 +358,7 @@ class Worker:
     """One ring with its server. Belongs to the thread that makes it."""
 
     def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
-        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses, or a
-        trusted peer that cannot be understood."""
+        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses."""
     def attach(
         self,
         event_loop: AbstractEventLoop,

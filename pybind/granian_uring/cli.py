@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -22,10 +22,10 @@ from granian_uring.config import LATER, OPTIONS, LaterWord, NotYet, Option, Sett
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
 from granian_uring.guard import ExitGuard
 
-__all__ = ["command", "main", "parse"]
+__all__ = ["command", "main", "parse", "program"]
 
 _PROGRAM = "granian-uring"
-# Threads of an application that could not be imported may run this long.
+# Threads of an application that could not be served may run this long.
 _THREADS_SECONDS = 2.0
 _LATER_NOTE = (
     "Granian's other words are understood: they pass where they ask for what is done anyway, and "
@@ -50,11 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ApplicationError as error:
         traceback.print_exception(error.error)
         _print_error(f"{error.what}; its traceback is above")
-        # It may have started threads before it failed.
-        guard = ExitGuard()
-        guard.code = error.code
-        guard.start(_THREADS_SECONDS)
         return error.code
+
+
+def program() -> NoReturn:
+    """`main` as a process of its own, which ends also if it leaves threads behind."""
+    code = main()
+    if code != ExitCode.OK:
+        # The application may have started threads before something failed.
+        guard = ExitGuard()
+        guard.code = code
+        guard.start(_THREADS_SECONDS)
+    sys.exit(code)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings | None:

@@ -19,7 +19,16 @@ import click
 __all__ = ["GROUPS", "LATER", "OPTIONS", "LaterWord", "NotYet", "Option", "Settings"]
 
 # Sections of --help and of docs/options.md, in order.
-GROUPS = ("Sockets", "Application", "Requests", "HTTP/1.1", "Proxy", "Logging", "Process")
+GROUPS = (
+    "Sockets",
+    "Application",
+    "Requests",
+    "HTTP/1.1",
+    "WebSocket",
+    "Proxy",
+    "Logging",
+    "Process",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -428,6 +437,47 @@ class Settings:
         native="http1_linger_timeout",
     )
 
+    ws: bool = option(
+        "Serve WebSockets; without it a handshake is a request like any other.",
+        group="WebSocket",
+        type=click.BOOL,
+        default=True,
+        environment="GRANIAN_WEBSOCKETS",
+        native="ws",
+    )
+    ws_max_size: int = option(
+        "The longest message of a client, decompressed; a longer one closes with 1009.",
+        group="WebSocket",
+        type=_BYTES,
+        default=16 * 1024 * 1024,
+        unit="bytes",
+        native="ws_max_size",
+    )
+    ws_ping_interval: float = option(
+        "From one ping to the next; 0 is no pings.",
+        group="WebSocket",
+        type=Seconds(min=0, max=86400),
+        default=20.0,
+        unit="seconds",
+        native="ws_ping_interval",
+    )
+    ws_ping_timeout: float = option(
+        "From a ping to its pong; then the connection is cut. 0 is no limit.",
+        group="WebSocket",
+        type=Seconds(min=0, max=86400),
+        default=20.0,
+        unit="seconds",
+        native="ws_ping_timeout",
+    )
+    ws_per_message_deflate: str = option(
+        "Compress messages for clients that offer permessage-deflate: each on its own, or in the "
+        "context of those before it, which takes 415 KiB for each connection.",
+        group="WebSocket",
+        type=click.Choice(["off", "on", "context"]),
+        default="on",
+        native="ws_per_message_deflate",
+    )
+
     proxy_headers: bool = option(
         "Take the client, the scheme and the server of a request from the headers of trusted "
         "peers.",
@@ -605,13 +655,6 @@ _OUR_LOOP = "the loop is asyncio's own, and waits on io_uring: leave the word ou
 # pass in silence. "on" and "off" are the two sides of a switch. The order is Granian's.
 LATER = (
     _later("--http", _NO_HTTP2, accepted=("auto", "1")),
-    _later(
-        "--ws",
-        "",
-        accepted=("on", "off"),
-        environment="GRANIAN_WEBSOCKETS",
-        switch=True,
-    ),
     _later("--workers", _ONE_PROCESS, accepted=("1",)),
     _later("--runtime-threads", _ONE_PROCESS, accepted=("1",)),
     _later("--runtime-blocking-threads", "there is no such pool: leave the word out"),

@@ -70,7 +70,9 @@ def run(settings: Settings) -> int:
     for variable in _MANAGER_VARIABLES:
         os.environ.pop(variable, None)
 
-    access = _access_log(settings) if settings.access_log else None
+    # What a setting can say wrongly is read before anything is opened or imported.
+    access = _access_log(settings)
+    trusted = _native.Trusted(list(settings.proxy_trusted))
     logs.configure(
         enabled=settings.log,
         level=settings.log_level,
@@ -123,15 +125,23 @@ def run(settings: Settings) -> int:
             "http1_linger_timeout": settings.http1_linger_timeout,
             "request_id_header": settings.request_id_header,
             "report_refusals": logger.isEnabledFor(logging.DEBUG),
+            # WSGI has no word for them: a handshake is a request like any other there.
+            "ws": settings.ws and interface != "wsgi",
+            "ws_max_size": settings.ws_max_size,
+            "ws_ping_interval": settings.ws_ping_interval,
+            "ws_ping_timeout": settings.ws_ping_timeout,
+            "ws_per_message_deflate": settings.ws_per_message_deflate,
             "proxy_headers": settings.proxy_headers,
             "proxy_headers_format": settings.proxy_headers_format,
-            "proxy_trusted": list(settings.proxy_trusted),
+            "proxy_trusted": trusted,
             "proxy_rewrite_host": settings.proxy_rewrite_host,
             "proxy_prefix": settings.proxy_prefix,
             "proxy_strip_untrusted": settings.proxy_strip_untrusted,
         },
     )
-    service = _Service(settings, application, interface, worker, notifier, access)
+    service = _Service(
+        settings, application, interface, worker, notifier, access if settings.access_log else None
+    )
     return service.run(listeners.addresses)
 
 
@@ -233,6 +243,11 @@ class _Service:
             if self._call_hook("__rsgi_init__"):
                 self._serve_until_stopped(addresses)
                 self._call_hook("__rsgi_del__")
+        except RuntimeError as error:
+            if self._is_child:
+                # The loop of a child ends in its first turn: the selector is its parent's.
+                _leave_child(error)
+            raise
         finally:
             self._close()
         return self._guard.code
@@ -263,7 +278,10 @@ class _Service:
         return False
 
     async def serve_asgi(
-        self, scope: dict[str, Any], exchange: _native.ASGIExchange, pause: bool
+        self,
+        scope: dict[str, Any],
+        exchange: _native.ASGIExchange | _native.ASGIWebSocket,
+        pause: bool,
     ) -> None:
         """One request: calls the application, and answers in its place if it fails to.
 
@@ -278,12 +296,15 @@ class _Service:
             if self._is_passed_on(scope, exchange, error):
                 raise
         else:
-            left = exchange.finish()
+            left = exchange.complete()
             if left is not None:
                 _report_unanswered(scope, left)
 
     async def serve_rsgi(
-        self, scope: _native.RSGIScope, protocol: _native.RSGIHTTPProtocol, pause: bool
+        self,
+        scope: _native.RSGIScope,
+        protocol: _native.RSGIHTTPProtocol | _native.RSGIWebsocketProtocol,
+        pause: bool,
     ) -> None:
         """As `serve_asgi`. A stream that is still open when the application returns is complete."""
         try:
@@ -302,9 +323,9 @@ class _Service:
         self, scope: _Scope, exchange: _native.Exchange, error: BaseException
     ) -> bool:
         """Takes leave of a request whose application raised. True if its task has to as well."""
+        if self._is_child:
+            _leave_child(error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
-            if self._is_child:
-                _leave_child(error)
             # Not raised again: asyncio would report it as never retrieved from this task.
             exchange.finish()
             self._leave(error)
@@ -439,6 +460,8 @@ class _Service:
 
     def _leave(self, wish: KeyboardInterrupt | SystemExit) -> None:
         """Begins to stop, because the application's code raised the wish to."""
+        if self._is_child:
+            _leave_child(wish)
         if isinstance(wish, KeyboardInterrupt):
             logger.error("KeyboardInterrupt in the application: stopping")
         else:
@@ -544,6 +567,7 @@ _CONSEQUENCES = {
     "gone": "nobody waited for its answer any more",
     "refused": "the client got a 500",
     "aborted": "its answer had begun, so the connection was reset",
+    "failed": "its WebSocket was closed with code 1011",
 }
 
 
@@ -562,8 +586,11 @@ def _exit_code(wish: KeyboardInterrupt | SystemExit) -> int:
     return wish.code if isinstance(wish.code, int) else int(wish.code is not None)
 
 
-def _leave_child(wish: KeyboardInterrupt | SystemExit) -> NoReturn:
+def _leave_child(wish: BaseException) -> NoReturn:
     """Ends a forked child, without the way out that would undo what belongs to its parent."""
+    if not isinstance(wish, (KeyboardInterrupt, SystemExit)):
+        logger.error("a child that the application forked did not end by itself", exc_info=wish)
+        wish = SystemExit(1)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(_exit_code(wish))
@@ -578,8 +605,9 @@ def _pause() -> Iterator[None]:
 def _describe(scope: _Scope) -> str:
     """`GET /path`, for a log line: what a client sent is shown escaped."""
     if isinstance(scope, dict):
-        return ascii(f"{scope['method']} {scope['path']}")[1:-1]
-    return ascii(f"{scope.method} {scope.path}")[1:-1]
+        return ascii(f"{scope.get('method', 'WebSocket')} {scope['path']}")[1:-1]
+    method = "WebSocket" if scope.proto == "ws" else scope.method
+    return ascii(f"{method} {scope.path}")[1:-1]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:

@@ -62,13 +62,7 @@ impl AsgiExchange {
     fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<Pending>> {
         let py = slf.py();
         let exchange = slf.as_super();
-        let message = message.cast::<PyDict>().map_err(|_| {
-            PyTypeError::new_err(format!("send takes a dict, got {}", type_name(message)))
-        })?;
-        let kind = required(message, intern!(py, "type"))?;
-        let kind = kind.cast::<PyString>().map_err(|_| {
-            PyTypeError::new_err(format!("a message's type is a str, got {}", type_name(&kind)))
-        })?;
+        let (message, kind) = typed(message)?;
         let kind = kind.to_str()?;
         if exchange.get().stage() >= Stage::Ended {
             return Err(PyRuntimeError::new_err(format!(
@@ -96,6 +90,21 @@ impl AsgiExchange {
     }
 }
 
+/// A message for `send`, and its type.
+pub fn typed<'a, 'py>(
+    message: &'a Bound<'py, PyAny>,
+) -> PyResult<(&'a Bound<'py, PyDict>, Bound<'py, PyString>)> {
+    let message = message.cast::<PyDict>().map_err(|_| {
+        PyTypeError::new_err(format!("send takes a dict, got {}", type_name(message)))
+    })?;
+    let kind = required(message, intern!(message.py(), "type"))?;
+    let kind = kind.cast_into::<PyString>().map_err(|error| {
+        let name = type_name(&error.into_inner());
+        PyTypeError::new_err(format!("a message's type is a str, got {name}"))
+    })?;
+    Ok((message, kind))
+}
+
 /// The next message for `receive`.
 pub fn message(exchange: &Bound<'_, Exchange>) -> PyResult<Found> {
     let py = exchange.py();
@@ -106,7 +115,8 @@ pub fn message(exchange: &Bound<'_, Exchange>) -> PyResult<Found> {
     }
 }
 
-fn start(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult<()> {
+/// The beginning of an answer.
+pub fn start(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult<()> {
     let py = exchange.py();
     let this = exchange.get();
     let status = required(message, intern!(py, "status"))?;
@@ -120,7 +130,8 @@ fn start(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResul
     Ok(())
 }
 
-fn body(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult<Py<Pending>> {
+/// A piece of an answer's body.
+pub fn body(exchange: &Bound<'_, Exchange>, message: &Bound<'_, PyDict>) -> PyResult<Py<Pending>> {
     let py = exchange.py();
     let more = flag(message, intern!(py, "more_body"))?;
     let progress = match message.get_item(intern!(py, "body"))? {
@@ -196,7 +207,7 @@ fn not_a_status(value: &Bound<'_, PyAny>) -> PyErr {
     }
 }
 
-type HeaderPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+pub type HeaderPair<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 /// Whether `key` is there and true.
 fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool> {
@@ -204,7 +215,7 @@ fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool
 }
 
 /// The headers of a message; none is as good as empty.
-fn headers_of<'py>(message: &Bound<'py, PyDict>) -> PyResult<Vec<HeaderPair<'py>>> {
+pub fn headers_of<'py>(message: &Bound<'py, PyDict>) -> PyResult<Vec<HeaderPair<'py>>> {
     match message.get_item(intern!(message.py(), "headers"))? {
         Some(headers) if !headers.is_none() => header_pairs(&headers),
         _ => Ok(Vec::new()),

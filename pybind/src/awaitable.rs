@@ -12,17 +12,23 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::exchange::Exchange;
-use crate::{asgi, rsgi};
+use crate::{asgi, rsgi, websocket};
 
 /// What is waited for. Each interface knows what to look for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// The next message for ASGI's `receive`.
     Message,
+    /// The next message for it on a WebSocket.
+    SocketMessage,
     /// The whole body, for RSGI.
     Body,
     /// The next piece of the body, for RSGI.
     Piece,
+    /// The accepted WebSocket, for RSGI.
+    Transport,
+    /// The next message on it.
+    TransportMessage,
     /// The peer's going, for RSGI.
     Going,
     /// Room in the output, for a `send` that has given its bytes already.
@@ -33,7 +39,13 @@ impl Wanted {
     /// The news that end the wait for it.
     pub fn news(self) -> News {
         match self {
-            Self::Message | Self::Body | Self::Piece | Self::Going => News::Readable,
+            Self::Message
+            | Self::SocketMessage
+            | Self::Body
+            | Self::Piece
+            | Self::Transport
+            | Self::TransportMessage
+            | Self::Going => News::Readable,
             Self::Room => News::Writable,
         }
     }
@@ -41,9 +53,12 @@ impl Wanted {
     fn look_for(self, exchange: &Bound<'_, Exchange>) -> PyResult<Found> {
         match self {
             Self::Message => asgi::message(exchange),
+            Self::SocketMessage => websocket::message(exchange),
             Self::Body => rsgi::body(exchange),
             Self::Piece => rsgi::piece(exchange),
             Self::Going => rsgi::going(exchange),
+            Self::Transport => rsgi::transport(exchange),
+            Self::TransportMessage => rsgi::message(exchange),
             Self::Room => exchange.get().look_for_room(exchange.py()),
         }
     }

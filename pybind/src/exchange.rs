@@ -27,6 +27,8 @@ pub enum Stage {
     Started,
     /// As `Started`, and the application has announced trailers.
     StartedWithTrailers,
+    /// The WebSocket is open.
+    Accepted,
     /// The body is over, and trailers are to come.
     Trailers,
     /// Begun by the application, and completed by a task of the server's own.
@@ -37,10 +39,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Fresh,
         Self::Started,
         Self::StartedWithTrailers,
+        Self::Accepted,
         Self::Trailers,
         Self::HandedOver,
         Self::Ended,
@@ -81,6 +84,10 @@ impl Exchange {
         self.worker.get()
     }
 
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
     pub fn stage(&self) -> Stage {
         Stage::ALL[usize::from(self.stage.load(Ordering::Relaxed))]
     }
@@ -99,16 +106,25 @@ impl Exchange {
     pub fn read(&self) -> PyResult<Reading> {
         let reading = self.worker().with(|state| state.server.read_body(self.id))?;
         if reading == Reading::Disconnected {
-            self.told_gone.store(true, Ordering::Relaxed);
+            self.told_gone();
         }
         Ok(reading)
+    }
+
+    /// The application was told that its client is gone.
+    pub fn told_gone(&self) {
+        self.told_gone.store(true, Ordering::Relaxed);
+    }
+
+    pub fn was_told_gone(&self) -> bool {
+        self.told_gone.load(Ordering::Relaxed)
     }
 
     /// Whether the peer is gone, or the request over.
     pub fn is_gone(&self) -> PyResult<bool> {
         let gone = self.worker().with(|state| state.server.watch_peer(self.id))?;
         if gone {
-            self.told_gone.store(true, Ordering::Relaxed);
+            self.told_gone();
         }
         Ok(gone)
     }
@@ -158,10 +174,9 @@ impl Exchange {
     /// Send a piece of the body, the last one unless there is `more`.
     pub fn send(&self, data: Data<'_, '_>, more: bool) -> PyResult<Result<Progress, SendError>> {
         let bytes = data.as_bytes()?;
-        let body = if bytes.len() >= SHARED_BODY_BYTES {
-            Body::Shared(Box::new(SharedBytes::new(data, bytes)))
-        } else {
-            Body::Copied(bytes)
+        let body = match data.payload(bytes) {
+            Some(payload) => Body::Shared(payload),
+            None => Body::Copied(bytes),
         };
         self.give(body, more)
     }
@@ -231,8 +246,9 @@ impl Exchange {
         Ok(match left {
             Left::Answered if before == Stage::Ended => None,
             Left::Answered => Some("gone"),
-            _ if self.told_gone.load(Ordering::Relaxed) => Some("gone"),
+            _ if self.was_told_gone() => Some("gone"),
             Left::Refused => Some("refused"),
+            Left::Aborted if before == Stage::Accepted => Some("failed"),
             Left::Aborted => Some("aborted"),
         })
     }
@@ -251,9 +267,14 @@ impl Exchange {
 
     /// The application is done with this request, however that came. `None` when it was answered,
     /// or is about to be; else "gone" (its client left, or was refused, before that), "refused"
-    /// (the client got a 500 in its place) or "aborted" (the connection was reset in the middle of
-    /// an answer).
+    /// (the client got a 500 in its place), "aborted" (the connection was reset in the middle of an
+    /// answer) or "failed" (an open WebSocket was closed with code 1011).
     fn finish(&self) -> PyResult<Option<&'static str>> {
+        self.leave()
+    }
+
+    /// The application has returned. As `finish`, but for interfaces in which that says more.
+    fn complete(&self) -> PyResult<Option<&'static str>> {
         self.leave()
     }
 }
@@ -278,12 +299,18 @@ pub enum Data<'a, 'py> {
 }
 
 impl<'a> Data<'a, '_> {
-    fn as_bytes(self) -> PyResult<&'a [u8]> {
+    pub fn as_bytes(self) -> PyResult<&'a [u8]> {
         Ok(match self {
             Self::Bytes(bytes) => bytes.as_bytes(),
             Self::Text(text) => text.to_str()?.as_bytes(),
             Self::Empty => b"",
         })
+    }
+
+    /// `bytes`, which are ours, to be sent from where they are, if that is cheaper than a copy.
+    pub fn payload(self, bytes: &[u8]) -> Option<Box<dyn Payload>> {
+        (bytes.len() >= SHARED_BODY_BYTES)
+            .then(|| Box::new(SharedBytes::new(self, bytes)) as Box<dyn Payload>)
     }
 
     fn object(self) -> Option<Py<PyAny>> {

@@ -2,7 +2,7 @@
 //!
 //! The path of a request: `selector` (a turn of the server inside asyncio's `select`) ->
 //! `worker` (dispatch, in asyncio's ready phase) -> `scope` or `rsgi::scope` -> the application ->
-//! `asgi` or `rsgi` (what it calls) -> `exchange` -> the server's output. `sockets` is what happens
+//! `asgi`, `websocket` or `rsgi` (what it calls) -> `exchange` -> the server's output. `sockets` is what happens
 //! before all that.
 //!
 //! Everything exported is listed here, and described in `granian_uring/_native.pyi`.
@@ -21,6 +21,7 @@ mod scope;
 mod selector;
 mod sockets;
 mod thread_bound;
+mod websocket;
 mod worker;
 mod wsgi;
 
@@ -34,13 +35,19 @@ mod _native {
     #[pymodule_export]
     use super::asgi::AsgiExchange;
     #[pymodule_export]
+    use super::config::Trusted;
+    #[pymodule_export]
     use super::exchange::Exchange;
     #[pymodule_export]
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]
+    use super::rsgi::{WebsocketMessage, WebsocketProtocol, WebsocketTransport};
+    #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]
     use super::sockets::{take_activation, take_notifier};
+    #[pymodule_export]
+    use super::websocket::AsgiWebSocket;
     #[pymodule_export]
     use super::worker::Worker;
     #[pymodule_export]

@@ -177,7 +177,30 @@ impl ScopeBuilder {
         if let Some(forwarded) = &request.forwarded {
             self.set_forwarded(&scope, forwarded)?;
         }
+        if let Some(subprotocols) = &request.subprotocols {
+            Self::set_websocket(&scope, request, subprotocols)?;
+        }
         Ok(scope)
+    }
+
+    /// A WebSocket handshake, which offers `subprotocols`, in place of a request like any other.
+    fn set_websocket(
+        scope: &Bound<'_, PyDict>,
+        request: &Request,
+        subprotocols: &[String],
+    ) -> PyResult<()> {
+        let py = scope.py();
+        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        scope.del_item(intern!(py, "method"))?;
+        let scheme = match request.scheme() {
+            Scheme::Http => intern!(py, "ws"),
+            Scheme::Https => intern!(py, "wss"),
+        };
+        scope.set_item(intern!(py, "scheme"), scheme)?;
+        scope.set_item(intern!(py, "subprotocols"), subprotocols)?;
+        let extensions = PyDict::new(py);
+        extensions.set_item(intern!(py, "websocket.http.response"), PyDict::new(py))?;
+        scope.set_item(intern!(py, "extensions"), extensions)
     }
 
     /// What a trusted proxy told, in place of what the connection has.

@@ -27,6 +27,7 @@ use crate::scope::{ScopeBuilder, Template};
 use crate::selector::{self, Selector};
 use crate::sockets::{Listeners, Notifier};
 use crate::thread_bound::ThreadBound;
+use crate::websocket::{AsgiWebSocket, Inbox};
 use crate::wsgi;
 
 /// Events handled by one `dispatch`: asyncio's other callbacks get their turn in between.
@@ -44,6 +45,8 @@ pub struct State {
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
     /// The tasks of requests that did not end at once: asyncio itself keeps weak references.
     tasks: HashMap<RequestId, Py<PyAny>>,
+    /// What has come on each WebSocket and was not taken yet.
+    pub inboxes: HashMap<RequestId, Inbox>,
     /// Scope templates, by stream: see [`TEMPLATES`].
     templates: Vec<Option<Template>>,
     /// Events that came while an application on this thread waited within its call.
@@ -144,6 +147,7 @@ impl Worker {
     pub fn finish(&self, id: RequestId) -> PyResult<Left> {
         let (left, waiters, task) = self.with(|state| {
             let left = state.server.finish(id);
+            forget(&mut state.inboxes, id);
             (left, forget(&mut state.waiters, id), forget(&mut state.tasks, id))
         })?;
         // Here, where their end may run Python.
@@ -204,7 +208,7 @@ impl Worker {
         taken.unwrap_or_default()
     }
 
-    fn wake(&self, py: Python<'_>, id: RequestId, news: News) -> PyResult<()> {
+    pub fn wake(&self, py: Python<'_>, id: RequestId, news: News) -> PyResult<()> {
         for future in self.take_waiters(id, |wanted, _| wanted.news() == news) {
             if !future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
                 future.call_method1(py, intern!(py, "set_result"), (py.None(),))?;
@@ -271,9 +275,16 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
+        let is_websocket = arrival.request.subprotocols.is_some();
         let scope = slf.get().scope(py, id, arrival)?.into_any();
         let exchange = Exchange::new(slf.clone().unbind(), id, asgi_refusal);
-        let exchange = PyClassInitializer::from(exchange).add_subclass(AsgiExchange::new());
+        let exchange = PyClassInitializer::from(exchange);
+        if is_websocket {
+            slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
+            let exchange = exchange.add_subclass(AsgiWebSocket::new());
+            return Ok((scope, Bound::new(py, exchange)?.into_super()));
+        }
+        let exchange = exchange.add_subclass(AsgiExchange::new());
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 
@@ -284,10 +295,16 @@ impl Worker {
         arrival: Arrival,
     ) -> PyResult<Offered<'py>> {
         let py = slf.py();
-        let protocol = rsgi::HttpProtocol::new();
+        let is_websocket = arrival.request.subprotocols.is_some();
         let scope = Bound::new(py, rsgi::Scope::new(arrival.request))?.into_any();
         let exchange = Exchange::new(slf.clone().unbind(), id, rsgi_refusal);
-        let exchange = PyClassInitializer::from(exchange).add_subclass(protocol);
+        let exchange = PyClassInitializer::from(exchange);
+        if is_websocket {
+            slf.get().with(|state| state.inboxes.insert(id, Inbox::default()))?;
+            let exchange = exchange.add_subclass(rsgi::WebsocketProtocol);
+            return Ok((scope, Bound::new(py, exchange)?.into_super()));
+        }
+        let exchange = exchange.add_subclass(rsgi::HttpProtocol::new());
         Ok((scope, Bound::new(py, exchange)?.into_super()))
     }
 
@@ -385,8 +402,7 @@ impl Worker {
     #[new]
     fn new(py: Python<'_>, listeners: Py<Listeners>, options: WorkerOptions) -> PyResult<Self> {
         let ring = Uring::new().map_err(|error| operator_error(py, &error))?;
-        let config = options.into_config().map_err(|error| operator_error(py, &error))?;
-        let mut server = Server::new(ring, config);
+        let mut server = Server::new(ring, options.into_config());
         for listener in listeners.get().take() {
             let address = listener.address.to_string();
             let added = if listener.proxy_protocol {
@@ -406,6 +422,7 @@ impl Worker {
             selector: Selector::new(),
             waiters: HashMap::new(),
             tasks: HashMap::new(),
+            inboxes: HashMap::new(),
             templates: Vec::new(),
             held: VecDeque::new(),
             wsgi: None,
@@ -669,7 +686,14 @@ impl Worker {
             Event::Request(_) => Ok(()),
             Event::Readable(id) => self.wake(py, id, News::Readable),
             Event::Writable(id) => self.wake(py, id, News::Writable),
-            Event::WebSocket(..) => unreachable!("no handshake is taken as one"),
+            Event::WebSocket(id, event) => {
+                self.with(|state| {
+                    if let Some(inbox) = state.inboxes.get_mut(&id) {
+                        inbox.push(event);
+                    }
+                })?;
+                self.wake(py, id, News::Readable)
+            }
             Event::Drained => hosting.drained.call0(py).map(drop),
             Event::AcceptFailed(error) => hosting.report(
                 py,

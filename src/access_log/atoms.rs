@@ -21,7 +21,7 @@ pub type AtomRow = (&'static str, &'static str);
 /// Every atom, as `docs/logging.md` has them; a test compares.
 pub const ATOMS: &[AtomRow] = &[
     ("addr", "the client's address, `-` for a Unix socket"),
-    ("port", "the client's port"),
+    ("port", "the client's port, `-` where a proxy does not tell it"),
     ("time", "when the request began, in local time: `2026-01-31 03:00:00 +0100`"),
     ("time_utc", "the same in UTC: `2026-01-31T02:00:00.123Z`"),
     ("time_clf", "the same as Apache and nginx write it: `31/Jan/2026:03:00:00 +0100`"),
@@ -194,7 +194,8 @@ impl Atom {
         let tls = endpoints.and_then(|endpoints| endpoints.tls.as_ref());
         match self {
             Self::Addr => peer(record).map_or(Value::Missing, |peer| Value::Ip(peer.ip())),
-            Self::Port => integer(peer(record).map(|peer| peer.port())),
+            // A proxy need not tell it.
+            Self::Port => integer(peer(record).map(|peer| peer.port()).filter(|&port| port != 0)),
             Self::Time(style) => Value::Time(record.begun, *style),
             Self::Duration => Value::Milliseconds(record.ended - record.begun),
             Self::FirstByte => record.first_byte.map_or(Value::Missing, |first| {

@@ -151,6 +151,17 @@ fn json_names_each_atom_once_and_writes_numbers_as_numbers() {
 }
 
 #[test]
+fn milliseconds_in_json_have_three_decimals_at_most() {
+    for microseconds in (0..20_000).chain([3_600_000_338]) {
+        let mut record = record(None);
+        record.ended = record.begun + Duration::from_micros(microseconds);
+        let line = lines(Some("%(dt_ms)s"), true, &record);
+        let (_, decimals) = line.trim_end_matches("}\n").split_once('.').unwrap();
+        assert!(decimals.len() <= 3, "{line}");
+    }
+}
+
+#[test]
 fn no_bytes_make_a_line_anything_else_than_one_line() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("SEED={seed}");

@@ -43,6 +43,8 @@ pub struct Connection {
     state: State,
     /// Why nothing more can be read, once that is so.
     failure: Option<ProtocolError>,
+    /// The head that was understood, and refused for the length of its body.
+    refused: Option<Box<RequestHead>>,
     /// Whether this connection takes another request after this cycle, as far as is known.
     keeps_alive: bool,
 
@@ -75,6 +77,7 @@ impl Connection {
             limits: Limits { head_bytes, ..limits },
             state: State::START,
             failure: None,
+            refused: None,
             keeps_alive: true,
             head_reader: HeadReader::default(),
             incoming: Incoming::Length(0),
@@ -113,6 +116,12 @@ impl Connection {
             self.keeps_alive = false;
         }
         result
+    }
+
+    /// The head of a request that was refused for the length of its body, which it tells: it has no
+    /// event, but is worth a line in a log. Given out once.
+    pub fn take_refused_head(&mut self) -> Option<Box<RequestHead>> {
+        self.refused.take()
     }
 
     /// What the client's closing of its side means, with `unconsumed` bytes of input left.
@@ -438,6 +447,7 @@ impl Connection {
             BodyLength::Length(length)
                 if self.limits.body_bytes.is_some_and(|max| length > max) =>
             {
+                self.refused = Some(Box::new(head));
                 return Err(ProtocolError::BodyTooLong);
             }
             BodyLength::Length(length) => Incoming::Length(length),

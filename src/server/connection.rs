@@ -521,8 +521,16 @@ impl Connection {
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
         self.before_output(shared);
-        let Self { http, output, .. } = self;
-        output.append_with(|out| http.send_trailers(fields, out))?;
+        let Self { http, output, trace, .. } = self;
+        let begins = http.response_pending();
+        output.append_with(|out| {
+            let start = out.len();
+            http.send_trailers(fields, out)?;
+            if begins && let (Some(trace), Some(log)) = (trace, &shared.access_log) {
+                trace.answer(http.response_status(), &out[start..], log);
+            }
+            Ok::<_, ResponseError>(())
+        })?;
         self.answered(shared);
         Ok(())
     }
@@ -689,11 +697,7 @@ impl Connection {
     ) {
         match result {
             Ok(Some(mut head)) => {
-                if let Some(ids) = &mut shared.request_ids {
-                    ids.see_to(&mut head);
-                }
-                let forwarded = self.resolve(&mut head, &shared.config);
-                self.log_begin(Some(&head), forwarded.as_deref(), shared);
+                let forwarded = self.prepare(&mut head, shared);
                 if shared.refuses() {
                     return self.refuse(503, "the server is busy; try again in a moment", shared);
                 }
@@ -725,6 +729,20 @@ impl Connection {
             Ok(None) => {}
             Err(error) => self.refuse_message(error, shared),
         }
+    }
+
+    /// See to a head that was understood: its id, what a proxy tells, its record.
+    fn prepare<P>(
+        &mut self,
+        head: &mut RequestHead,
+        shared: &mut Shared<P>,
+    ) -> Option<Box<Forwarded>> {
+        if let Some(ids) = &mut shared.request_ids {
+            ids.see_to(head);
+        }
+        let forwarded = self.resolve(head, &shared.config);
+        self.log_begin(Some(head), forwarded.as_deref(), shared);
+        forwarded
     }
 
     /// What a trusted peer tells of a request in its headers.
@@ -858,6 +876,9 @@ impl Connection {
     fn refuse_message<P: Proactor>(&mut self, error: ProtocolError, shared: &mut Shared<P>) {
         if shared.config.report_refusals {
             shared.events.push_back(Event::Refused(self.peer.clone(), error));
+        }
+        if let Some(mut head) = self.http.take_refused_head() {
+            self.prepare(&mut head, shared);
         }
         if self.can_refuse() {
             self.refuse(error.status(), &error.to_string(), shared);

@@ -670,7 +670,7 @@ impl<P: Proactor> Server<P> {
             .unwrap_or(Err(SendError::Gone))
     }
 
-    /// Close an accepted WebSocket; no more news of it comes.
+    /// Close an accepted WebSocket; no more news of it comes, but for messages among the events now.
     ///
     /// # Errors
     ///
@@ -865,4 +865,19 @@ enum News {
     Received(io::Result<crate::proactor::Lease>),
     Sent(io::Result<()>),
     HungUp(io::Result<()>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_that_are_added_are_whole() {
+        let config = Config { server_header: Some("name".to_owned()), ..Config::default() };
+        let mut headers = ServerHeaders::new(&config);
+        let AutomaticHeaders { date, server } = headers.at(Instant::now());
+        assert_eq!(server, Some(&b"server: name\r\n"[..]));
+        let date = date.unwrap();
+        assert!(date.starts_with(b"date: ") && date.ends_with(b" GMT\r\n") && date.len() == 37);
+    }
 }

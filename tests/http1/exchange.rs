@@ -5,9 +5,10 @@ use super::response::{Response, Unreadable, read, trim};
 use granian_uring::http1::{AutomaticHeaders, Connection, Event, Limits, ResponseError};
 
 /// Requests that a response depends on.
-pub const REQUESTS: [&str; 8] = [
+pub const REQUESTS: [&str; 9] = [
     "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE\r\n\r\n",
     "GET / HTTP/1.0\r\n\r\n",
     "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
@@ -20,10 +21,13 @@ pub const REQUESTS: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub request: &'static str,
+    /// Links that are sent ahead of the response, in a 103.
+    pub hints: Option<Vec<Vec<u8>>>,
     pub status: u16,
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The body messages; the last one ends the response.
+    /// The body messages; the last one ends the response, if no trailers do.
     pub messages: Vec<Vec<u8>>,
+    pub trailers: Option<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Exchange {
@@ -32,7 +36,8 @@ impl Exchange {
         let mut connection = Connection::new(Limits::default());
         let mut input = self.request.as_bytes();
         while connection.next_event(&mut input).unwrap().is_some_and(|event| event != Event::End) {}
-        let headers = self.headers.iter().map(|(name, value)| (&name[..], &value[..]));
+        self.check_hints(&mut connection);
+        let headers = pairs(&self.headers);
         let automatic = AutomaticHeaders { date: Some(b"date: now\r\n"), server: None };
         let started = connection.start_response(self.status, headers, &automatic);
         assert_eq!(started.is_ok(), self.is_legal(), "{self:?}: {started:?}");
@@ -40,7 +45,18 @@ impl Exchange {
             assert!(!connection.response_started());
             return;
         }
-        let (wire, result) = self.send(&mut connection);
+        let (mut wire, mut result) = self.send(&mut connection);
+        if let (Ok(()), Some(trailers)) = (&result, &self.trailers) {
+            let length = wire.len();
+            result = connection.send_trailers(pairs(trailers), &mut wire);
+            assert!(result.is_ok() || wire.len() == length, "{self:?}: {result:?}");
+            if matches!(result, Err(ResponseError::ForbiddenTrailer(_)))
+                || !self.trailers_are_legal()
+            {
+                assert!(result.is_err() && !connection.response_ended(), "{self:?}");
+                return;
+            }
+        }
         assert_eq!(result.is_ok(), self.keeps_its_promise(), "{self:?}: {result:?}");
         assert_eq!(result.is_ok(), connection.response_ended());
         let read = read(&wire, self.is_head());
@@ -61,12 +77,30 @@ impl Exchange {
         }
     }
 
+    /// A 103 has the links and nothing else, and an old client never sees it.
+    fn check_hints(&self, connection: &mut Connection) {
+        let Some(links) = &self.hints else { return };
+        let mut wire = Vec::new();
+        let result = connection.write_early_hints(links.iter().map(|link| &link[..]), &mut wire);
+        if self.is_http10() || result.is_err() {
+            assert_eq!(wire, b"", "{self:?}");
+            assert!(self.is_http10() || !links.iter().all(|link| is_value(link)), "{self:?}");
+            return;
+        }
+        let (hints, rest) = read(&wire, false).unwrap();
+        assert_eq!((hints.status, rest), (103, &b""[..]));
+        let expected: Vec<_> =
+            links.iter().map(|link| (b"link".to_vec(), trim(link).to_vec())).collect();
+        assert_eq!(hints.headers, expected);
+    }
+
     /// What goes on the wire, up to the first message that is refused.
     fn send(&self, connection: &mut Connection) -> (Vec<u8>, Result<(), ResponseError>) {
         let mut wire = Vec::new();
         for (index, data) in self.messages.iter().enumerate() {
             let length = wire.len();
-            match connection.send_body(data.len(), index + 1 == self.messages.len(), &mut wire) {
+            let ends = index + 1 == self.messages.len() && self.trailers.is_none();
+            match connection.send_body(data.len(), ends, &mut wire) {
                 Ok(frame) => {
                     if frame.send_data {
                         wire.extend_from_slice(data);
@@ -87,6 +121,14 @@ impl Exchange {
         let sent = self.messages.concat();
         let expected = if self.has_body() { &sent[..] } else { b"" };
         assert_eq!(response.body, expected, "{self:?}");
+        let chunked = !response.values("transfer-encoding").is_empty();
+        let trailers = match &self.trailers {
+            Some(trailers) if chunked && self.request.contains("TE: trailers") => &trailers[..],
+            _ => &[],
+        };
+        let trailers: Vec<_> =
+            trailers.iter().map(|(name, value)| (name.clone(), trim(value).to_vec())).collect();
+        assert_eq!(response.trailers, trailers, "{self:?}");
         let says = |option: &[u8]| response.values("connection").contains(&option);
         assert_eq!(says(b"close"), !keeps_alive, "{self:?}: {response:?}");
         assert_eq!(says(b"keep-alive"), keeps_alive && self.is_http10(), "{self:?}");
@@ -108,13 +150,19 @@ impl Exchange {
 
     /// Whether the head can be sent at all.
     fn is_legal(&self) -> bool {
-        let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
-        let name = |name: &[u8]| !name.is_empty() && name.iter().all(token);
-        let value = |value: &[u8]| !value.iter().any(|byte| b"\r\n\0".contains(byte));
         (200..=999).contains(&self.status)
-            && self.headers.iter().all(|header| name(&header.0) && value(&header.1))
+            && self.headers.iter().all(|(name, value)| is_name(name) && is_value(value))
             && self.values(b"content-length").count() <= 1
             && self.values(b"content-length").all(|value| declared(value).is_some())
+    }
+
+    /// Whether no trailer breaks the message; what else cannot be one is the codec's own list.
+    fn trailers_are_legal(&self) -> bool {
+        let framing: [&[u8]; 4] = [b"content-length", b"transfer-encoding", b"connection", b"host"];
+        self.trailers.iter().flatten().all(|(name, value)| {
+            let frames = framing.iter().any(|one| name.eq_ignore_ascii_case(one));
+            is_name(name) && is_value(value) && !frames
+        })
     }
 
     /// Whether the body is as long as the head says.
@@ -146,4 +194,17 @@ fn declared(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
+}
+
+fn pairs(fields: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fields.iter().map(|(name, value)| (&name[..], &value[..]))
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let token = |byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(byte);
+    !name.is_empty() && name.iter().all(token)
+}
+
+fn is_value(value: &[u8]) -> bool {
+    !value.iter().any(|byte| b"\r\n\0".contains(byte))
 }

@@ -8,6 +8,8 @@ pub struct Response {
     /// Names as on the wire, values without the white space around them.
     pub headers: Vec<(Vec<u8>, Vec<u8>)>,
     pub body: Vec<u8>,
+    /// Fields behind a chunked body.
+    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Whether only the end of the connection tells where the body ends.
     pub until_close: bool,
 }
@@ -31,18 +33,11 @@ impl Response {
 
 /// Reads one response from the front of `wire`; returns what follows it, too.
 pub fn read(wire: &[u8], to_head: bool) -> Result<(Response, &[u8]), Unreadable> {
-    let (status_line, mut rest) = line(wire)?;
+    let (status_line, rest) = line(wire)?;
     let status = status(status_line).ok_or(Unreadable::Broken("the status line"))?;
-    let mut headers = Vec::new();
-    loop {
-        let (field, after) = line(rest)?;
-        rest = after;
-        if field.is_empty() {
-            break;
-        }
-        headers.push(header(field).ok_or(Unreadable::Broken("a header line"))?);
-    }
-    let mut response = Response { status, headers, body: Vec::new(), until_close: false };
+    let (headers, mut rest) = fields(rest)?;
+    let (body, trailers) = (Vec::new(), Vec::new());
+    let mut response = Response { status, headers, body, trailers, until_close: false };
     let (lengths, codings) =
         (response.values("content-length"), response.values("transfer-encoding"));
     if !lengths.is_empty() && !codings.is_empty() || lengths.len() > 1 || codings.len() > 1 {
@@ -56,6 +51,7 @@ pub fn read(wire: &[u8], to_head: bool) -> Result<(Response, &[u8]), Unreadable>
             return Err(Unreadable::Broken("a transfer coding"));
         }
         (response.body, rest) = chunks(rest)?;
+        (response.trailers, rest) = fields(rest)?;
     } else if let [length] = lengths[..] {
         let length = number(length, 10).ok_or(Unreadable::Broken("the content-length"))?;
         let (body, after) = rest.split_at_checked(length).ok_or(Unreadable::Incomplete)?;
@@ -73,6 +69,20 @@ fn line(bytes: &[u8]) -> Result<(&[u8], &[u8]), Unreadable> {
         return Err(Unreadable::Broken("a bare line end or NUL"));
     }
     Ok((&bytes[..end], &bytes[end + 2..]))
+}
+
+/// Lines up to an empty one, and what follows that.
+#[allow(clippy::type_complexity, reason = "names and values")]
+fn fields(mut rest: &[u8]) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, &[u8]), Unreadable> {
+    let mut fields = Vec::new();
+    loop {
+        let (field, after) = line(rest)?;
+        rest = after;
+        if field.is_empty() {
+            return Ok((fields, rest));
+        }
+        fields.push(header(field).ok_or(Unreadable::Broken("a header line"))?);
+    }
 }
 
 /// `HTTP/1.1 SP 3DIGIT SP reason`
@@ -98,21 +108,22 @@ pub fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// The data of all chunks, and what follows the line of the last one.
 fn chunks(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), Unreadable> {
     let mut body = Vec::new();
     loop {
         let (size, after) = line(rest)?;
         let size = number(size, 16).ok_or(Unreadable::Broken("a chunk size"))?;
+        if size == 0 {
+            return Ok((body, after));
+        }
         let (data, after) = after.split_at_checked(size).ok_or(Unreadable::Incomplete)?;
         let (end, after) = after.split_at_checked(2).ok_or(Unreadable::Incomplete)?;
         if end != b"\r\n" {
-            return Err(Unreadable::Broken("the end of a chunk, or a trailer"));
+            return Err(Unreadable::Broken("the end of a chunk"));
         }
         body.extend_from_slice(data);
         rest = after;
-        if size == 0 {
-            return Ok((body, rest));
-        }
     }
 }
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ import granian_uring
 from granian_uring import cli
 from granian_uring.config import LATER, LaterWord, Settings
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
-from granian_uring.guard import ExitGuard
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,8 @@ def test_words(arguments: list[str], name: str, value: object) -> None:
         ("GRANIAN_HTTP1_KEEP_ALIVE", "0", "http1_keep_alive", False),
         ("GRANIAN_HTTP1_HEADER_READ_TIMEOUT", "60000", "http1_header_read_timeout", 60000),
         ("GRANIAN_WORKERS", "1", "backlog", 1024),
-        ("GRANIAN_WEBSOCKETS", "1", "backlog", 1024),
+        ("GRANIAN_WEBSOCKETS", "0", "ws", False),
+        ("GRANIAN_WS_PING_INTERVAL", "0", "ws_ping_interval", 0.0),
     ],
 )
 def test_variables(
@@ -175,7 +176,7 @@ def _refused(word: LaterWord) -> list[str]:
     return [word.flag if "on" not in word.accepted else f"--no-{word.flag[2:]}"]
 
 
-@pytest.mark.parametrize("word", [w for w in LATER if w.accepted != ("on", "off")], ids=str)
+@pytest.mark.parametrize("word", LATER, ids=str)
 def test_later_words_are_not_yet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], word: LaterWord
 ) -> None:
@@ -248,21 +249,29 @@ def test_an_operator_s_error_is_two_lines(worker: Any, capsys: pytest.CaptureFix
 
 
 def test_an_application_s_error_is_its_traceback(
-    worker: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    worker: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(_: Settings) -> int:
         raise ApplicationError(
             "the application 'web:app' could not be imported", ValueError("x"), None
         )
 
-    # It would end this process, soon after this test.
-    guards: list[float] = []
-    monkeypatch.setattr(ExitGuard, "start", lambda _, seconds: guards.append(seconds))
     worker(run)
     assert cli.main(["web:app"]) == 3
-    assert guards == [2]
     text = capsys.readouterr().err
     assert text.startswith("ValueError: x\n") and "could not be imported" in text
+
+
+def test_main_leaves_no_thread_behind_in_a_process_that_goes_on(worker: Any) -> None:
+    """The guard of the way out ended whoever had called `main` for an application like this."""
+
+    def run(_: Settings) -> int:
+        raise ApplicationError("the application 'web:app' is broken", ValueError("x"), None)
+
+    worker(run)
+    before = set(threading.enumerate())
+    assert cli.main(["web:app"]) == ExitCode.APPLICATION
+    assert set(threading.enumerate()) == before
 
 
 def test_a_bug_of_ours_is_not_hidden(worker: Any) -> None:

@@ -349,7 +349,7 @@ fn header_text<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>>
     as_text(value, "names and values of headers").cloned()
 }
 
-fn as_text<'a, 'py>(
+pub fn as_text<'a, 'py>(
     value: &'a Bound<'py, PyAny>,
     what: &str,
 ) -> PyResult<&'a Bound<'py, PyString>> {

@@ -13,7 +13,9 @@
 mod file;
 mod http;
 mod scope;
+mod websocket;
 
 pub use file::FileResponse;
 pub use http::{HttpProtocol, StreamTransport, body, going, piece};
 pub use scope::{Headers, Scope};
+pub use websocket::{WebsocketMessage, WebsocketProtocol, WebsocketTransport, message, transport};

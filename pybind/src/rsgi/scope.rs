@@ -32,9 +32,9 @@ impl Scope {
 #[pymethods]
 impl Scope {
     #[getter]
-    #[allow(clippy::unused_self, reason = "an attribute of the scope, whatever the request")]
     fn proto<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        intern!(py, "http").clone()
+        let is_websocket = self.request.subprotocols.is_some();
+        if is_websocket { intern!(py, "ws").clone() } else { intern!(py, "http").clone() }
     }
 
     #[getter]

@@ -329,7 +329,7 @@ impl Connection {
         let Some(config) = &shared.config.websocket else { return };
         let (Some(link), output) = (&mut self.websocket, &mut self.output) else { return };
         if output.append_with(|out| link.protocol.ping(b"", out)).is_ok() {
-            link.pong_by = Some(shared.now + config.ping_timeout);
+            link.pong_by = config.ping_timeout.map(|timeout| shared.now + timeout);
             link.ping_at = config.ping_interval.map(|interval| shared.now + interval);
         }
     }

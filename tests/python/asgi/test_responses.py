@@ -239,7 +239,10 @@ def test_an_ordinary_client(server: Server) -> None:
             assert b"".join(streamed.iter_raw()) == b"piece 0\npiece 1\npiece 2\n"
 
 
-def test_an_upgrade_to_websocket_is_answered_as_plain_http(server: Server) -> None:
+def test_without_websockets_their_handshake_is_answered_as_plain_http(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--no-ws")
     upgrade = (
         "Connection: Upgrade",
         "Upgrade: websocket",

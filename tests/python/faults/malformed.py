@@ -118,8 +118,14 @@ BOMBS: dict[str, tuple[Callable[[], Iterator[bytes]], set[int]]] = {
     "a chunk size without end": (lambda: _then(CHUNKED, b"0" * 4096), {400}),
     "trailers without end": (lambda: _then(CHUNKED + b"0\r\n", b"X: " + PIECE + b"\r\n"), {431}),
     "small trailers without end": (lambda: _then(CHUNKED + b"0\r\n", b"a:\r\n" * 100), {431}),
-    "a thousand extensions": (
+    "extensions that outweigh the data": (
         lambda: iter([CHUNKED, (b"1;" + b"x" * 200 + b"\r\nx\r\n") * 1000, b"0\r\n\r\n"]),
+        {400},
+    ),
+    "a thousand extensions": (
+        lambda: iter(
+            [CHUNKED, (b"c8;" + b"x" * 16 + b"\r\n" + b"x" * 200 + b"\r\n") * 1000, b"0\r\n\r\n"]
+        ),
         {200},
     ),
     "tiny chunks": (lambda: iter([CHUNKED, *[b"1\r\nx\r\n" * 1000] * 50, b"0\r\n\r\n"]), {200}),

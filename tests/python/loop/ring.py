@@ -41,5 +41,10 @@ def new_worker() -> Any:
         backlog=16,
         proxy_protocol=[],
     )
-    options: Any = {**_OPTIONS, "max_connections": 16, "report_refusals": False}
+    options: Any = {
+        **_OPTIONS,
+        "max_connections": 16,
+        "report_refusals": False,
+        "proxy_trusted": _native.Trusted([]),
+    }
     return _native.Worker(listeners, options)

@@ -19,9 +19,8 @@ from starlette.responses import (
     Response,
     StreamingResponse,
 )
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 events: dict[str, asyncio.Event] = {}
 
@@ -137,16 +136,6 @@ async def broken(_request: Request) -> Response:
     raise LookupError("broken on purpose")
 
 
-async def as_http(_request: Request) -> Response:
-    """What a WebSocket's client gets as long as there is no WebSocket."""
-    return PlainTextResponse("plain")
-
-
-async def as_websocket(websocket: WebSocket) -> None:
-    """Never reached."""
-    await websocket.accept()
-
-
 routes = [
     Route("/items/{number:int}", item, methods=["GET", "POST"]),
     Route("/in_a_thread", in_a_thread),
@@ -158,9 +147,6 @@ routes = [
     Route("/until_gone", until_gone),
     Route("/endless", endless),
     Route("/broken", broken),
-    Route("/both", as_http),
-    WebSocketRoute("/both", as_websocket),
-    WebSocketRoute("/websocket", as_websocket),
 ]
 
 app = Starlette(routes=routes, lifespan=lifespan)

@@ -69,8 +69,8 @@ def test_run_until_complete_many_times(runner: asyncio.Runner) -> None:
 
 def test_stop_from_a_thread(runner: asyncio.Runner) -> None:
     loop = runner.get_loop()
-    threading.Timer(0.05, lambda: loop.call_soon_threadsafe(loop.stop)).start()
     begun = time.monotonic()
+    threading.Timer(0.05, lambda: loop.call_soon_threadsafe(loop.stop)).start()
     loop.run_forever()
     assert 0.04 < time.monotonic() - begun < 5
 

@@ -133,19 +133,3 @@ def test_an_error_of_the_application(client: httpx.Client) -> None:
     answer = client.get("/broken")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
     assert client.get("/count").status_code == 200
-
-
-@pytest.mark.parametrize(("path", "status"), [("/both", 200), ("/websocket", 404)])
-def test_a_websocket_is_answered_as_plain_http(
-    client: httpx.Client, path: str, status: int
-) -> None:
-    upgrade = {
-        "connection": "upgrade",
-        "upgrade": "websocket",
-        "sec-websocket-version": "13",
-        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
-    answer = client.get(path, headers=upgrade)
-    assert answer.status_code == status
-    # The connection goes on as an ordinary one.
-    assert client.get("/in_a_thread").text == "from a thread"

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from emmett55 import App, abort, request, response
+from emmett55 import App, abort, request, response, websocket
 from emmett55.tools import service
+from emmett_core.http.response import HTTPResponse
 
 app = App(__name__)
 FILE = Path(__file__)
@@ -75,3 +76,17 @@ async def iterated() -> Any:
 async def streamed() -> Any:
     """A stream that watches for its client's going."""
     return await response.stream(numbers())
+
+
+@app.websocket("/talk")
+async def talk() -> None:
+    """Says what it hears."""
+    await websocket.accept()
+    while True:
+        await websocket.send(f"heard {await websocket.receive()}")
+
+
+@app.websocket("/members")
+async def members() -> None:
+    """Refuses."""
+    raise HTTPResponse(401)

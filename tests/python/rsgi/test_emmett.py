@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from asgi.process import HERE, Server
+from asgi.test_websocket import open_client
+from websockets.exceptions import InvalidStatus
 
 SOURCE = HERE / "rsgi" / "emmett_application.py"
 
@@ -59,3 +61,15 @@ def test_files(client: httpx.Client) -> None:
 @pytest.mark.parametrize("target", ["/iterated", "/streamed"])
 def test_streams(client: httpx.Client, target: str) -> None:
     assert client.get(target).content == b"0\n1\n2\n"
+
+
+def test_websockets(emmett: Server) -> None:
+    mark = emmett.log.mark()
+    with open_client(emmett, "/talk") as websocket:
+        for word in ("one", "two"):
+            websocket.send(word)
+            assert websocket.recv() == f"heard {word}"
+    with pytest.raises(InvalidStatus) as raised:
+        open_client(emmett, "/members")
+    assert raised.value.response.status_code == 401
+    assert "ERROR WebSocket" not in emmett.log.since(mark)

@@ -144,3 +144,13 @@ def test_what_a_trusted_proxy_tells(start_server: StartServer) -> None:
     assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/out/in", "/environ")
     found = environ(server, "/environ")
     assert (found["REMOTE_ADDR"], found["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+
+
+def test_a_websocket_handshake_is_a_request_like_any_other(wsgi_server: Server) -> None:
+    handshake = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    assert environ(wsgi_server, "/environ", *handshake)["HTTP_UPGRADE"] == "websocket"
