@@ -295,6 +295,8 @@ impl Pool {
     /// while others are about to begin.
     pub fn grow(self: &Arc<Self>, count: usize, may_start: bool) {
         let mut queues = self.queues();
+        // On a busy machine a thread may not get to its one job in time: another would not either.
+        let count = count.min(queues.jobs.len());
         let kept = queues.idle.len().saturating_sub(count);
         let woken = queues.idle.split_off(kept);
         let may_start = may_start && queues.starting == 0 && !queues.closed;

