@@ -249,12 +249,13 @@ async def push(scope: Scope, receive: Receive, send: Send) -> None:
     await accept(receive, send)
     data, told = bytes(65536), False
     for count in range(16 * 1024):
-        waiting = asyncio.ensure_future(send({"type": "websocket.send", "bytes": data}))
-        done, _ = await asyncio.wait([waiting], timeout=None if told else 0.5)
-        if not done:
-            told = True
-            note(f"waits after {count}")
         try:
+            # A client that has gone is told by the call, or by what it returns.
+            waiting = asyncio.ensure_future(send({"type": "websocket.send", "bytes": data}))
+            done, _ = await asyncio.wait([waiting], timeout=None if told else 0.5)
+            if not done:
+                told = True
+                note(f"waits after {count}")
             await waiting
         except OSError as error:
             note(f"push ended: {type(error).__name__}")

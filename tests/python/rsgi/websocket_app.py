@@ -88,12 +88,13 @@ async def push(transport: WebsocketTransport) -> None:
     """Sends 64 KiB messages up to 1 GiB; notes where it had to wait, and how it ended."""
     data, told = bytes(65536), False
     for count in range(16 * 1024):
-        waiting = asyncio.ensure_future(transport.send_bytes(data))
-        done, _ = await asyncio.wait([waiting], timeout=None if told else 0.5)
-        if not done:
-            told = True
-            note(f"waits after {count}")
         try:
+            # A client that has gone is told by the call, or by what it returns.
+            waiting = asyncio.ensure_future(transport.send_bytes(data))
+            done, _ = await asyncio.wait([waiting], timeout=None if told else 0.5)
+            if not done:
+                told = True
+                note(f"waits after {count}")
             await waiting
         except ProtocolClosed:
             note("push ended")
