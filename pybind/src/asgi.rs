@@ -217,29 +217,31 @@ fn flag(message: &Bound<'_, PyDict>, key: &Bound<'_, PyString>) -> PyResult<bool
 /// The headers of a message; none is as good as empty.
 pub fn headers_of<'py>(message: &Bound<'py, PyDict>) -> PyResult<Vec<HeaderPair<'py>>> {
     match message.get_item(intern!(message.py(), "headers"))? {
-        Some(headers) if !headers.is_none() => header_pairs(&headers),
+        Some(headers) if !headers.is_none() => header_pairs(&headers, header_bytes),
         _ => Ok(Vec::new()),
     }
 }
 
-/// Any iterable of pairs of bytes.
-fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<HeaderPair<'py>>> {
+/// Any iterable of pairs, each item of which `convert` takes or refuses.
+pub fn header_pairs<'py, T>(
+    headers: &Bound<'py, PyAny>,
+    convert: impl Fn(Bound<'py, PyAny>) -> PyResult<T>,
+) -> PyResult<Vec<(T, T)>> {
+    let pair = |pair: &Bound<'py, PyAny>| {
+        let (name, value) = match pair.cast_exact::<PyTuple>() {
+            Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
+            _ => pair_of(pair)?,
+        };
+        Ok((convert(name)?, convert(value)?))
+    };
     match headers.cast_exact::<PyList>() {
-        Ok(list) => list.iter().map(|pair| header_pair(&pair)).collect(),
-        Err(_) => headers.try_iter()?.map(|pair| header_pair(&pair?)).collect(),
+        Ok(list) => list.iter().map(|item| pair(&item)).collect(),
+        Err(_) => headers.try_iter()?.map(|item| pair(&item?)).collect(),
     }
 }
 
-fn header_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<HeaderPair<'py>> {
-    let (name, value) = match pair.cast_exact::<PyTuple>() {
-        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => pair_of(pair)?,
-    };
-    Ok((header_bytes(name)?, header_bytes(value)?))
-}
-
 /// The two items of an iterable: lists are as good as tuples, they are what JSON makes of them.
-pub fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+fn pair_of<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let items = match pair.try_iter() {
         Ok(items) if !pair.is_instance_of::<PyString>() => items.collect::<PyResult<Vec<_>>>()?,
         _ => Vec::new(),

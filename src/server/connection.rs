@@ -425,9 +425,7 @@ impl Connection {
                 self.refuse_message(ProtocolError::Truncated, shared);
                 return Reading::Disconnected;
             }
-            if self.output.is_empty() {
-                self.output = shared.spare_output();
-            }
+            shared.open_output(&mut self.output);
             self.output.append_with(|out| self.http.write_continue(out));
         }
         if exchange.presumed_gone {
@@ -540,9 +538,7 @@ impl Connection {
         links: impl Iterator<Item = &'h [u8]>,
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        shared.open_output(&mut self.output);
         let Self { http, output, .. } = self;
         Ok(output.append_with(|out| http.write_early_hints(links, out))?)
     }
@@ -552,9 +548,7 @@ impl Connection {
         if self.http.response_pending() && !self.may_be_used_again(shared) {
             self.http.close_after_response();
         }
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        shared.open_output(&mut self.output);
     }
 
     pub(super) fn room(&self) -> Progress {

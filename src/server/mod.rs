@@ -269,8 +269,11 @@ impl<P> Shared<P> {
         self.next_number
     }
 
-    fn spare_output(&mut self) -> Outgoing {
-        self.spare_outputs.pop().unwrap_or_default()
+    /// Give an output that is empty the memory of one that was used before.
+    fn open_output(&mut self, output: &mut Outgoing) {
+        if output.is_empty() {
+            *output = self.spare_outputs.pop().unwrap_or_default();
+        }
     }
 
     fn keep_output(&mut self, mut output: Outgoing) {

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use granian_uring::server::{Reading, SendError};
 use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyString};
 
 use super::file;
-use crate::asgi::{as_bytes, type_name};
+use crate::asgi::{as_bytes, header_pairs, type_name};
 use crate::awaitable::{Found, Pending, Wanted};
 use crate::errors::{protocol_closed, protocol_error};
 use crate::exchange::{Data, Exchange, Stage};
@@ -302,7 +302,12 @@ fn begin(
     if this.stage() != Stage::Fresh {
         return Err(protocol_error(py, &"this request was answered before"));
     }
-    let pairs = headers.map(header_pairs).transpose()?.unwrap_or_default();
+    let pairs = headers
+        .map(|headers| {
+            header_pairs(headers, |item| as_text(&item, "names and values of headers").cloned())
+        })
+        .transpose()?
+        .unwrap_or_default();
     let encoded = pairs
         .iter()
         .map(|(name, value)| Ok((latin1(name)?, latin1(value)?)))
@@ -325,28 +330,6 @@ fn end_stream(exchange: &Exchange) -> PyResult<()> {
         let _ = exchange.send(Data::Empty, false)?;
     }
     Ok(())
-}
-
-type HeaderPair<'py> = (Bound<'py, PyString>, Bound<'py, PyString>);
-
-/// Any iterable of pairs of str.
-fn header_pairs<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<HeaderPair<'py>>> {
-    match headers.cast_exact::<PyList>() {
-        Ok(list) => list.iter().map(|pair| header_pair(&pair)).collect(),
-        Err(_) => headers.try_iter()?.map(|pair| header_pair(&pair?)).collect(),
-    }
-}
-
-fn header_pair<'py>(pair: &Bound<'py, PyAny>) -> PyResult<HeaderPair<'py>> {
-    let (name, value) = match pair.cast_exact::<PyTuple>() {
-        Ok(pair) if pair.len() == 2 => (pair.get_item(0)?, pair.get_item(1)?),
-        _ => crate::asgi::pair_of(pair)?,
-    };
-    Ok((header_text(&name)?, header_text(&value)?))
-}
-
-fn header_text<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-    as_text(value, "names and values of headers").cloned()
 }
 
 pub fn as_text<'a, 'py>(

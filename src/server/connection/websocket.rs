@@ -103,9 +103,7 @@ impl Connection {
         let Some(link) = &mut self.websocket else {
             return Err(SendError::Accept(websocket::AcceptError::NotConnecting));
         };
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        shared.open_output(&mut self.output);
         let automatic = shared.headers.at(shared.now);
         let Self { http, output, trace, .. } = self;
         let accepted = output.append_with(|out| {
@@ -130,9 +128,7 @@ impl Connection {
         shared: &mut Shared<P>,
     ) -> Result<Progress, SendError> {
         let Some(link) = &mut self.websocket else { return Err(SendError::Gone) };
-        if self.output.is_empty() {
-            self.output = shared.spare_output();
-        }
+        shared.open_output(&mut self.output);
         let Self { output, exchange, trace, .. } = self;
         let codecs = &mut shared.codecs;
         let framed = output.append_with(|out| link.protocol.send(message, codecs, out));
