@@ -12,7 +12,7 @@ use super::head::HeadReader;
 use super::range::{self, RangeRequest, Selected};
 use super::request::{BodyLength, RequestHead, Version};
 use super::response::{
-    AutomaticHeaders, BodyFrame, ResponseHead, write_early_hints, write_trailers,
+    AutomaticHeaders, BodyFrame, ResponseHead, Status, write_early_hints, write_trailers,
 };
 use super::state::{Request, Response, State, Step};
 use std::ops::Range;
@@ -178,7 +178,7 @@ impl Connection {
     /// The head cannot be sent, or it is not the time for one. The response is as if not started.
     pub fn start_response<'h>(
         &mut self,
-        status: u16,
+        status: impl Into<Status<'h>>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         automatic: &AutomaticHeaders<'_>,
     ) -> Result<(), ResponseError> {
@@ -188,7 +188,7 @@ impl Connection {
                 _ => ResponseError::StartedTwice,
             });
         };
-        self.response.encode(status, headers, automatic)?;
+        self.response.encode(status.into(), headers, automatic)?;
         self.state = started;
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Connection {
         // RFC 9110 §15.6.4: it is worth trying again, and in a moment.
         let retry_after: Option<(&[u8], &[u8])> = (status == 503).then_some((b"retry-after", b"1"));
         let headers = std::iter::once(content_type).chain(retry_after);
-        self.response.encode(status, headers, automatic)?;
+        self.response.encode(status.into(), headers, automatic)?;
         self.state = ended;
         self.keeps_alive = false;
         let framing = ResponseFraming::Length(message.len() as u64 + 1);

@@ -169,6 +169,8 @@ pub enum ResponseError {
     InvalidStatus(u16),
     /// A 1xx status, which cannot be final ([`super::Connection::switch_protocol`] sends 101).
     InformationalStatus(u16),
+    /// A reason phrase with control characters.
+    InvalidReason,
     /// A header name that is not a token; the name, with what cannot be shown escaped.
     InvalidHeaderName(String),
     /// A header value with a carriage return, line feed or NUL; the header's name.
@@ -211,6 +213,9 @@ impl fmt::Display for ResponseError {
             }
             Self::InformationalStatus(status) => {
                 write!(formatter, "expected a final response status, found the interim {status}")
+            }
+            Self::InvalidReason => {
+                formatter.write_str("expected no control characters in the reason phrase")
             }
             Self::InvalidHeaderName(name) => {
                 write!(

@@ -45,7 +45,7 @@ mod tests;
 pub use connection::{Connection, Event};
 pub use error::{NotFinished, ProtocolError, ResponseError};
 pub use request::{BodyLength, RequestHead, Version};
-pub use response::{AutomaticHeaders, BodyFrame, reason_phrase};
+pub use response::{AutomaticHeaders, BodyFrame, Status, reason_phrase};
 pub(crate) use syntax::{is_host, is_token, list};
 
 /// What a client may ask of us at most. Each quantity has the status of the answer when it is

@@ -19,6 +19,22 @@ pub struct AutomaticHeaders<'a> {
     pub server: Option<&'a [u8]>,
 }
 
+/// What a response's first line says besides the version, RFC 9112 §4. A number alone has the
+/// registered reason phrase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status<'a> {
+    /// The status code.
+    pub code: u16,
+    /// A reason phrase of the application's own, without control characters.
+    pub reason: Option<&'a [u8]>,
+}
+
+impl From<u16> for Status<'_> {
+    fn from(code: u16) -> Self {
+        Self { code, reason: None }
+    }
+}
+
 /// What goes on the wire around the data of one body message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyFrame {
@@ -51,14 +67,17 @@ impl ResponseHead {
     /// Checks and encodes the application's head. After an error the old content is gone.
     pub(super) fn encode<'h>(
         &mut self,
-        status: u16,
+        status: Status<'_>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         automatic: &AutomaticHeaders<'_>,
     ) -> Result<(), ResponseError> {
-        match status {
-            100..=199 => return Err(ResponseError::InformationalStatus(status)),
+        match status.code {
+            100..=199 => return Err(ResponseError::InformationalStatus(status.code)),
             200..=999 => (),
-            _ => return Err(ResponseError::InvalidStatus(status)),
+            _ => return Err(ResponseError::InvalidStatus(status.code)),
+        }
+        if status.reason.is_some_and(|reason| reason.iter().any(u8::is_ascii_control)) {
+            return Err(ResponseError::InvalidReason);
         }
         self.fields(status, headers, automatic)
     }
@@ -69,12 +88,12 @@ impl ResponseHead {
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         automatic: &AutomaticHeaders<'_>,
     ) -> Result<(), ResponseError> {
-        self.fields(101, headers, automatic)
+        self.fields(101.into(), headers, automatic)
     }
 
     fn fields<'h>(
         &mut self,
-        status: u16,
+        status: Status<'_>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         automatic: &AutomaticHeaders<'_>,
     ) -> Result<(), ResponseError> {
@@ -86,10 +105,10 @@ impl ResponseHead {
         Ok(())
     }
 
-    fn start(&mut self, status: u16) {
+    fn start(&mut self, status: Status<'_>) {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
-        *self = Self { bytes, status, ..Self::default() };
+        *self = Self { bytes, status: status.code, ..Self::default() };
         write_status_line(status, &mut self.bytes);
     }
 
@@ -167,7 +186,7 @@ impl ResponseHead {
         let end = self.bytes.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let rest = self.bytes.split_off(end);
         self.bytes.clear();
-        write_status_line(status, &mut self.bytes);
+        write_status_line(status.into(), &mut self.bytes);
         self.bytes.extend_from_slice(&rest);
         self.status = status;
         self.declared = Some(length);
@@ -206,7 +225,7 @@ pub(super) fn write_early_hints<'h>(
     out: &mut Vec<u8>,
 ) -> Result<(), ResponseError> {
     let before = out.len();
-    write_status_line(103, out);
+    write_status_line(103.into(), out);
     for link in links {
         if let Err(error) = check_field(b"link", link) {
             out.truncate(before);
@@ -280,15 +299,15 @@ fn is_content_length(name: &[u8]) -> bool {
         || name.eq_ignore_ascii_case(b"content-length")
 }
 
-fn write_status_line(status: u16, out: &mut Vec<u8>) {
-    if status == 200 {
+fn write_status_line(status: Status<'_>, out: &mut Vec<u8>) {
+    if status == Status::from(200) {
         // Most are.
         return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     }
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(u64::from(status), out);
+    write_decimal(u64::from(status.code), out);
     out.push(b' ');
-    out.extend_from_slice(reason_phrase(status).as_bytes());
+    out.extend_from_slice(status.reason.unwrap_or(reason_phrase(status.code).as_bytes()));
     out.extend_from_slice(b"\r\n");
 }
 

@@ -181,6 +181,19 @@ fn automatic_headers_are_never_doubled() {
 }
 
 #[test]
+fn a_reason_phrase_is_sent_as_it_is_or_refused() {
+    let mut connection = after(GET);
+    for (reason, split) in [(&b"Fine\r\nx: y"[..], true), (b"\xe9t\xe9", false)] {
+        let status = Status { code: 200, reason: Some(reason) };
+        let started = connection.start_response(status, [].into_iter(), &NONE);
+        assert_eq!(started, if split { Err(ResponseError::InvalidReason) } else { Ok(()) });
+    }
+    let mut out = Vec::new();
+    connection.send_body(0, true, &mut out).unwrap();
+    assert!(out.starts_with(b"HTTP/1.1 200 \xe9t\xe9\r\n"));
+}
+
+#[test]
 fn a_refused_start_leaves_the_response_unstarted() {
     let cases: &[(u16, Headers<'_>, ResponseError)] = &[
         (0, &[], ResponseError::InvalidStatus(0)),

@@ -26,7 +26,7 @@ use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, connection_scheme,
 };
 use crate::config::{Config, Timeouts};
-use crate::http1::{self, ProtocolError, RequestHead, ResponseError};
+use crate::http1::{self, ProtocolError, RequestHead, ResponseError, Status};
 use crate::listener::Address;
 use crate::proactor::{Accepted, FileRange, Lease, Operation, Outgoing, Proactor, StreamId};
 use crate::proxy::{Forwarded, Refusal, TlsInfo, protocol};
@@ -447,7 +447,7 @@ impl Connection {
 
     pub(super) fn start_response<'h, P>(
         &mut self,
-        status: u16,
+        status: Status<'h>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
         shared: &mut Shared<P>,
     ) -> Result<(), SendError> {

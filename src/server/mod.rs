@@ -27,7 +27,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::access_log::AccessLog;
 use crate::config::{Config, Overload};
-use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError};
+use crate::http1::{AutomaticHeaders, ProtocolError, RequestHead, ResponseError, Status};
 use crate::listener::Address;
 use crate::proactor::{Completion, FileRange, Outgoing, Payload, Proactor, StreamId};
 use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
@@ -574,11 +574,11 @@ impl<P: Proactor> Server<P> {
     pub fn start_response<'h>(
         &mut self,
         request: RequestId,
-        status: u16,
+        status: impl Into<Status<'h>>,
         headers: impl Iterator<Item = (&'h [u8], &'h [u8])>,
     ) -> Result<(), SendError> {
         let Some((connection, shared)) = self.parts(request) else { return Err(SendError::Gone) };
-        connection.start_response(status, headers, shared)
+        connection.start_response(status.into(), headers, shared)
     }
 
     /// Take back an answer of which nothing was sent; without one, nothing happens.

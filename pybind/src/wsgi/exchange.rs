@@ -250,7 +250,7 @@ impl Exchange {
     ) -> Result<Sent, Gone> {
         let sent = worker.with(|state| {
             if let Some(head) = head {
-                state.server.start_response(self.id, head.status, head.fields())?;
+                state.server.start_response(self.id, head.status(), head.fields())?;
             }
             let progress = state.server.send_body(self.id, body, !last)?;
             if last {

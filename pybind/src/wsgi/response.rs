@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use granian_uring::http1::{Status, reason_phrase};
 use granian_uring::proactor::FileRange;
 use granian_uring::server::{Request, SendError};
 use pyo3::exceptions::{
@@ -39,7 +40,9 @@ const HOP_BY_HOP: [&str; 8] = [
 
 /// Status and header fields, checked.
 pub struct Head {
-    pub status: u16,
+    status: u16,
+    /// The application's own words beside the status, if they are not the registered ones.
+    reason: Option<Box<[u8]>>,
     text: Vec<u8>,
     /// Where each name and each value ends in `text`.
     ends: Vec<(usize, usize)>,
@@ -47,6 +50,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Status code and reason phrase.
+    pub fn status(&self) -> Status<'_> {
+        Status { code: self.status, reason: self.reason.as_deref() }
+    }
+
     /// Names and values.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut start = 0;
@@ -58,12 +66,12 @@ impl Head {
     }
 
     fn read(status: &Bound<'_, PyAny>, headers: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let status = status_code(status)?;
+        let (status, reason) = read_status(status)?;
         let headers = headers.cast::<PyList>().map_err(|_| {
             PyTypeError::new_err(format!("headers must be a list, got {}", type_name(headers)))
         })?;
         let (text, ends) = (Vec::with_capacity(256), Vec::with_capacity(headers.len()));
-        let mut head = Self { status, text, ends, declared: None };
+        let mut head = Self { status, reason, text, ends, declared: None };
         for pair in headers.iter() {
             head.add(&pair)?;
         }
@@ -118,8 +126,8 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `200 OK`: three digits, and words after a space.
-fn status_code(status: &Bound<'_, PyAny>) -> PyResult<u16> {
+/// `200 OK`: three digits, and words after a space. Words that the status has anyway are left out.
+fn read_status(status: &Bound<'_, PyAny>) -> PyResult<(u16, Option<Box<[u8]>>)> {
     let mut text = Vec::new();
     push_latin1(&mut text, status, "the status")?;
     let code = match &text[..] {
@@ -129,7 +137,11 @@ fn status_code(status: &Bound<'_, PyAny>) -> PyResult<u16> {
     let controls = text.iter().any(u8::is_ascii_control);
     let number = str::from_utf8(code).ok().and_then(|code| code.parse::<u16>().ok());
     match number {
-        Some(number) if (200..=999).contains(&number) && !controls => Ok(number),
+        Some(number) if (200..=999).contains(&number) && !controls => {
+            let reason = text.get(4..).filter(|reason| !reason.is_empty());
+            let own = reason.filter(|reason| *reason != reason_phrase(number).as_bytes());
+            Ok((number, own.map(Box::from)))
+        }
         _ => Err(refused("expected a status such as '200 OK', from 200 to 999, found", &text)),
     }
 }

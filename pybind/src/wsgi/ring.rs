@@ -196,7 +196,7 @@ impl Ring {
         let id = exchange.id();
         let started = head
             .as_ref()
-            .map_or(Ok(()), |head| server.start_response(id, head.status, head.fields()));
+            .map_or(Ok(()), |head| server.start_response(id, head.status(), head.fields()));
         let sent = started.and_then(|()| match piece {
             Piece::Copied(bytes) if bytes.len() < OWNED_PIECE_BYTES => {
                 server.send_body(id, Body::Copied(&bytes), !last)

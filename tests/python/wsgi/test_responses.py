@@ -44,6 +44,27 @@ def test_bodies_and_their_framing(
         assert client.ask("/hello").body == b"Hello, world!"
 
 
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        ("200 OK", b"HTTP/1.1 200 OK"),
+        ("200 Fine", b"HTTP/1.1 200 Fine"),
+        ("404 Not Here, sorry", b"HTTP/1.1 404 Not Here, sorry"),
+        ("418 I'm a teapot", b"HTTP/1.1 418 I'm a teapot"),
+        ("200 d\u00e9j\u00e0 vu", b"HTTP/1.1 200 d\xe9j\xe0 vu"),
+        ("201 ", b"HTTP/1.1 201 Created"),
+        ("201", b"HTTP/1.1 201 Created"),
+        ("799 ", b"HTTP/1.1 799 "),
+    ],
+)
+def test_the_reason_phrase_is_the_application_s(
+    wsgi_server: Server, status: str, line: bytes
+) -> None:
+    with wsgi_server.connect() as client:
+        client.send(post("/start_with", json.dumps([status, []]).encode()))
+        assert client.receive(len(line) + 2) == line + b"\r\n"
+
+
 def test_http_1_0_gets_no_chunks(wsgi_server: Server) -> None:
     with wsgi_server.connect() as client:
         client.send(get("/stream", version="1.0"))
