@@ -15,6 +15,7 @@ __all__ = [
     "AccessLines",
     "AccessLog",
     "Activation",
+    "Direct",
     "Exchange",
     "FileResponse",
     "Input",
@@ -27,6 +28,7 @@ __all__ = [
     "RSGIWebsocketMessage",
     "RSGIWebsocketProtocol",
     "RSGIWebsocketTransport",
+    "ReadyFiles",
     "StartResponse",
     "Trusted",
     "Worker",
@@ -363,7 +365,7 @@ class Worker:
         self,
         event_loop: AbstractEventLoop,
         epoll_fd: int,
-        foreign_select: Callable[[float | None], list[Any]],
+        foreign_select: Callable[[int], list[Any]],
         dispatch_event: tuple[SelectorKey, int],
     ) -> None:
         """Says which loop runs on this ring, and how its selector is reached. Once."""
@@ -433,6 +435,38 @@ class Worker:
 
         Waits for the access log's last line, 2 s at most; returns how many lines were lost.
         """
+
+@final
+class ReadyFiles:
+    """The `select(0)` of an `EpollSelector`."""
+
+    def __new__(cls, epoll: int, keys: dict[int, SelectorKey]) -> ReadyFiles:
+        """`keys` are those of the selector, by descriptor."""
+    def __call__(self, _timeout: object = None, /) -> list[tuple[SelectorKey, int]]:
+        """Keys with what they are ready for. Never waits."""
+
+@final
+class Direct:
+    """What stands before `_read_ready` and `write` of one of asyncio's transports.
+
+    The usual case of each is done at once, any other by the method.
+    """
+
+    def __new__(
+        cls,
+        fd: int,
+        transport: object,
+        read_ready: Callable[[], None],
+        write: Callable[[Any], None],
+    ) -> Direct: ...
+    def read_ready(self) -> None:
+        """Receives once, and tells the protocol."""
+    def write(self, data: object) -> None:
+        """Sends, if nothing waits to be sent."""
+    def set_buffered(self, buffered: bool) -> None:
+        """Says whether the protocol gives the memory to receive into."""
+    def close(self) -> None:
+        """The descriptor is about to be closed: only the methods are called from now on."""
 
 def take_activation() -> Activation:
     """Reads and removes `LISTEN_*`, before any thread is started."""

@@ -9,8 +9,11 @@ in asyncio's ready phase like every other callback: see `pybind/src/selector.rs`
 import asyncio
 import os
 import selectors
+import socket
+from typing import Any
 
-from granian_uring._native import Worker
+from granian_uring._native import ReadyFiles, Worker
+from granian_uring.transport import SocketTransport
 
 __all__ = ["RingSelector", "new_event_loop"]
 
@@ -30,7 +33,7 @@ class RingSelector(selectors.EpollSelector):
         worker.attach(
             loop,
             self.fileno(),
-            super().select,
+            ReadyFiles(self.fileno(), self._fd_to_key),  # type: ignore[attr-defined]
             (self.get_key(self._wake_fd), selectors.EVENT_READ),
         )
 
@@ -40,9 +43,19 @@ class RingSelector(selectors.EpollSelector):
         os.close(self._wake_fd)
 
 
+class RingEventLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop, with a transport of our own for connections without TLS."""
+
+    def _make_socket_transport(
+        self, sock: socket.socket, *arguments: Any, **more: Any
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return SocketTransport(self, sock, *arguments, **more)
+
+
 def new_event_loop(worker: Worker) -> asyncio.SelectorEventLoop:
     """A loop on the ring of `worker`, whose one loop it is."""
     selector = RingSelector(worker)
-    loop = asyncio.SelectorEventLoop(selector)
+    loop = RingEventLoop(selector)
     selector.attach(loop, worker)
     return loop

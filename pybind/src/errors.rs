@@ -1,6 +1,7 @@
 //! Errors of the core as Python exceptions, each mapped once.
 
 use std::fmt::Display;
+use std::io;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -65,4 +66,10 @@ pub fn protocol_closed(py: Python<'_>) -> PyErr {
 
 fn exception_type<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyType>> {
     Ok(py.import(module)?.getattr(name)?.cast_into::<PyType>()?)
+}
+
+/// The arguments of the `OSError` that Python itself would raise, whose class follows from the number.
+pub fn os_error_arguments(number: i32) -> (i32, String) {
+    let text = io::Error::from_raw_os_error(number).to_string();
+    (number, text.split(" (os error").next().unwrap_or_default().to_owned())
 }

@@ -13,9 +13,11 @@ mod access_log;
 mod asgi;
 mod awaitable;
 mod config;
+mod direct;
 mod errors;
 mod exchange;
 mod files;
+mod ready_files;
 mod rsgi;
 mod scope;
 mod selector;
@@ -37,7 +39,11 @@ mod _native {
     #[pymodule_export]
     use super::config::Trusted;
     #[pymodule_export]
+    use super::direct::Direct;
+    #[pymodule_export]
     use super::exchange::Exchange;
+    #[pymodule_export]
+    use super::ready_files::ReadyFiles;
     #[pymodule_export]
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]

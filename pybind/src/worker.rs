@@ -60,7 +60,7 @@ pub struct State {
 /// The loop that runs on the worker's ring, from `Worker.attach`.
 pub struct Attachment {
     event_loop: Py<PyAny>,
-    /// `EpollSelector.select` of the selector, for Python's own fds.
+    /// What `EpollSelector.select(0)` does (`ReadyFiles`), for Python's own fds.
     pub foreign_select: Py<PyAny>,
     /// What `select` returns for the permanent reader.
     pub dispatch_event: Py<PyAny>,

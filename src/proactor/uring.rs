@@ -31,7 +31,7 @@ use socket2::{SockAddr, SockAddrStorage};
 
 use super::{Accepted, Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
 use crate::listener::Address;
-use sending::{Sending, Step};
+use sending::{Sending, SpareBlocks, Step};
 
 /// Entries of the submission queue. When a turn produces more, they are submitted in several
 /// calls. 256 entries of 64 bytes count 16 KiB against `RLIMIT_MEMLOCK`.
@@ -225,6 +225,7 @@ pub struct Uring {
     /// Boxes of finished sends, for the next ones.
     #[allow(clippy::vec_box, reason = "the boxes are what is kept: their address is the kernel's")]
     spare_sendings: Vec<Box<Sending>>,
+    spare_blocks: SpareBlocks,
     /// Entries given to the kernel, or about to be, whose completion has not been reaped.
     in_flight: usize,
     accept_dontwait: bool,
@@ -275,6 +276,7 @@ impl Uring {
             starved: Vec::new(),
             ready: Vec::new(),
             spare_sendings: Vec::new(),
+            spare_blocks: SpareBlocks::default(),
             in_flight: 0,
         })
     }
@@ -334,10 +336,10 @@ impl Uring {
 
     /// Send what is left of the stream's data, or read what must be there first.
     fn advance_send(&mut self, stream: StreamId) {
-        let Some(sending) = self.slot(stream).sending.as_mut() else {
+        let Some(sending) = self.streams[stream.index()].sending.as_mut() else {
             unreachable!("a send is continued only while it is under way")
         };
-        let (entry, kind) = match sending.next_step() {
+        let (entry, kind) = match sending.next_step(&mut self.spare_blocks) {
             Step::Read { file, offset, to, length } => {
                 (opcode::Read::new(Fd(file), to, length).offset(offset).build(), Kind::Read)
             }
@@ -489,7 +491,7 @@ impl Uring {
 
     fn end_send(&mut self, stream: StreamId, result: io::Result<()>) -> Option<Completion> {
         let mut sending = self.slot(stream).sending.take()?;
-        let data = sending.end();
+        let data = sending.end(&mut self.spare_blocks);
         if self.spare_sendings.len() < COMPLETIONS_PER_WAIT {
             self.spare_sendings.push(sending);
         }

@@ -1,7 +1,8 @@
 //! Files as answers: the application names one and goes on; the server opens and sends it.
 //!
-//! Opening may wait for a disk, so a task of the server's own has it done in a thread
-//! (`granian_uring/files.py`). The ring reads the file as it is sent.
+//! A file whose whole path is in the kernel's caches is opened at once: that cannot wait for a disk
+//! (`RESOLVE_CACHED`, openat2(2), Linux 5.12). Any other is opened in a thread, by a task of the
+//! server's own (`granian_uring/files.py`). The ring reads the file as it is sent.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +14,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use crate::exchange::{Data, Exchange};
+use crate::files;
 
 /// An answer that is begun, and whose body is a file: see the stub file.
 #[pyclass(frozen, module = "granian_uring._native")]
@@ -33,6 +35,12 @@ pub fn send(
     path: PathBuf,
     (start, end): (u64, Option<u64>),
 ) -> PyResult<()> {
+    if let Some(file) = files::open_cached(&path)
+        && let Ok(range) = part_of(file, start, end)
+        && exchange.get().send_file(range)?.is_ok()
+    {
+        return Ok(());
+    }
     exchange.get().hand_over();
     let response = FileResponse {
         exchange: exchange.clone_ref(py),
@@ -44,25 +52,22 @@ pub fn send(
     exchange.get().worker().hosting(py)?.send_file.call1(py, (response,)).map(drop)
 }
 
-impl FileResponse {
-    /// What there is of the part that was asked for.
-    fn range(&self) -> io::Result<FileRange> {
-        let file = File::open(&self.path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        let end = self.end.map_or(metadata.len(), |end| end.min(metadata.len()));
-        let length = usize::try_from(end.saturating_sub(self.start)).map_err(io::Error::other)?;
-        Ok(FileRange::new(file, self.start, length))
+/// What there is of the part from `start` to before `end`.
+fn part_of(file: File, start: u64, end: Option<u64>) -> io::Result<FileRange> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
     }
+    let end = end.map_or(metadata.len(), |end| end.min(metadata.len()));
+    let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
+    Ok(FileRange::new(file, start, length))
 }
 
 #[pymethods]
 impl FileResponse {
     /// Open the file. In a thread: it may wait for a disk.
     fn open(&self, py: Python<'_>) -> PyResult<()> {
-        let range = py.detach(|| self.range())?;
+        let range = py.detach(|| part_of(File::open(&self.path)?, self.start, self.end))?;
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(range);
         Ok(())
     }

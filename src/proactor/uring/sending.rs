@@ -19,6 +19,9 @@ use crate::proactor::{Outgoing, Piece};
 const VECTORS_PER_SEND: usize = 64;
 /// Bytes of a file that are read at once. A peer that reads slowly holds that much memory.
 const BLOCK_BYTES: usize = 64 * 1024;
+/// Memory for so many blocks is kept, 2 MiB: what the allocator gives back to the kernel has to be
+/// cleared by it the next time, which costs more than the read.
+const KEPT_BLOCKS: usize = 32;
 
 /// What has to be done next.
 pub(super) enum Step {
@@ -36,6 +39,23 @@ struct Block {
     bytes: Vec<u8>,
     /// The kernel writes into it.
     reading: bool,
+}
+
+/// Memory of blocks that were sent, for the next ones.
+#[derive(Default)]
+pub(super) struct SpareBlocks(Vec<Vec<u8>>);
+
+impl SpareBlocks {
+    fn take(&mut self) -> Vec<u8> {
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+    }
+
+    fn keep(&mut self, mut bytes: Vec<u8>) {
+        if bytes.capacity() > 0 && self.0.len() < KEPT_BLOCKS {
+            bytes.clear();
+            self.0.push(bytes);
+        }
+    }
 }
 
 /// See the head of this file. It stays where it is, in a box, while an operation is under way.
@@ -72,9 +92,9 @@ impl Sending {
         self.cancelled = false;
     }
 
-    /// The end of it: what was to be sent is given back, and the block's memory to the allocator.
-    pub(super) fn end(&mut self) -> Outgoing {
-        self.block = Block::default();
+    /// The end of it: what was to be sent is given back, and so is the block's memory.
+    pub(super) fn end(&mut self, spare: &mut SpareBlocks) -> Outgoing {
+        spare.keep(mem::take(&mut self.block).bytes);
         mem::take(&mut self.data)
     }
 
@@ -106,7 +126,7 @@ impl Sending {
     /// Point the vectors at what has not been sent, or at as much of it as one call takes. Where a
     /// file comes of which no byte is there, it has to be read first: so that what stands before
     /// it goes along.
-    pub(super) fn next_step(&mut self) -> Step {
+    pub(super) fn next_step(&mut self, spare: &mut SpareBlocks) -> Step {
         self.vectors.clear();
         let mut start = 0;
         let mut block_used = false;
@@ -125,7 +145,7 @@ impl Sending {
                             let length = (end - from).min(BLOCK_BYTES);
                             let offset = range.offset_of(from - start);
                             let file = range.file().as_raw_fd();
-                            return self.block.read(from, file, offset, length);
+                            return self.block.read(from, file, offset, length, spare);
                         }
                         block_used = true;
                         self.vectors.push(vector(there));
@@ -163,10 +183,20 @@ impl Block {
         from.checked_sub(self.start).and_then(|skip| self.bytes.get(skip..)).unwrap_or_default()
     }
 
-    fn read(&mut self, start: usize, file: RawFd, offset: u64, length: usize) -> Step {
+    fn read(
+        &mut self,
+        start: usize,
+        file: RawFd,
+        offset: u64,
+        length: usize,
+        spare: &mut SpareBlocks,
+    ) -> Step {
         self.start = start;
+        if self.bytes.capacity() == 0 {
+            self.bytes = spare.take();
+        }
         self.bytes.clear();
-        self.bytes.reserve_exact(length);
+        assert!(length <= self.bytes.capacity(), "a block has room for what is read at once");
         self.reading = true;
         let length = u32::try_from(length).expect("a block is shorter than 4 GiB");
         Step::Read { file, offset, to: self.bytes.as_mut_ptr(), length }
@@ -216,7 +246,7 @@ mod tests {
         sending.begin(data);
         for sent in 0..whole.len() {
             sending.sent = sent;
-            assert!(matches!(sending.next_step(), Step::Send));
+            assert!(matches!(sending.next_step(&mut SpareBlocks::default()), Step::Send));
             let found = pointed_at(&sending);
             assert!(whole[sent..].starts_with(&found), "after {sent} bytes");
             assert!(sending.vectors.len() == VECTORS_PER_SEND || sent + found.len() == whole.len());
@@ -243,7 +273,7 @@ mod tests {
             sending.begin(data);
             let mut sent = Vec::new();
             while !sending.is_whole() {
-                match sending.next_step() {
+                match sending.next_step(&mut SpareBlocks::default()) {
                     Step::Read { offset, to, length, .. } => {
                         // SAFETY: the block has room for that many bytes at that place.
                         let room = unsafe { std::slice::from_raw_parts_mut(to, length as usize) };

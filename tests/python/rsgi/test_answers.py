@@ -111,6 +111,12 @@ def test_a_file(server: Server) -> None:
         assert response.framing == "length"
 
 
+def test_a_file_that_is_opened_in_a_thread(server: Server, served_file: Path) -> None:
+    """The kernel opens nothing behind a link of /proc without a visit to the file system."""
+    response = ask(server, f"/file?path=/proc/self/root{served_file}&length={FILE_BYTES}")
+    assert response.body == pattern(FILE_BYTES)
+
+
 def test_a_file_for_head(server: Server) -> None:
     response = ask(server, f"/file?length={FILE_BYTES}", "HEAD")
     assert (response.status, response.header("content-length")) == (200, str(FILE_BYTES))
