@@ -18,8 +18,11 @@
 //!
 //! What is not here: what a connection means (that is [`crate::server`]).
 
+pub mod hosted;
 mod outgoing;
+mod sending;
 pub mod simulated;
+mod sockets;
 pub mod uring;
 
 use std::io;
