@@ -17,6 +17,7 @@ mod errors;
 mod exchange;
 mod files;
 mod rsgi;
+mod runtime;
 mod scope;
 mod selector;
 mod sockets;
@@ -42,6 +43,8 @@ mod _native {
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]
     use super::rsgi::{WebsocketMessage, WebsocketProtocol, WebsocketTransport};
+    #[pymodule_export]
+    use super::runtime::RuntimeChoice;
     #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]

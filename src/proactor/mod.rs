@@ -19,6 +19,8 @@
 //! What is not here: what a connection means (that is [`crate::server`]).
 
 mod outgoing;
+pub mod runtime;
+pub mod seccomp;
 pub mod simulated;
 pub mod uring;
 
