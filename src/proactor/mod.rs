@@ -18,10 +18,13 @@
 //!
 //! What is not here: what a connection means (that is [`crate::server`]).
 
+pub mod hosted;
 mod outgoing;
 pub mod runtime;
 pub mod seccomp;
+mod sending;
 pub mod simulated;
+mod sockets;
 pub mod uring;
 
 use std::io;

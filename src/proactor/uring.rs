@@ -15,8 +15,6 @@
 //! with an armed accept goes on taking connections.
 #![allow(unsafe_code, reason = "the kernel shares memory with us: the rings and the buffers")]
 
-mod sending;
-
 use std::fmt;
 use std::io;
 use std::mem;
@@ -29,9 +27,9 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 use socket2::{SockAddr, SockAddrStorage};
 
+use super::sending::{Sending, Step};
+use super::sockets::{Listening, fd_of, reset_on_close, shutdown, unacknowledged};
 use super::{Accepted, Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
-use crate::listener::Address;
-use sending::{Sending, Step};
 
 /// Entries of the submission queue. When a turn produces more, they are submitted in several
 /// calls. 256 entries of 64 bytes count 16 KiB against `RLIMIT_MEMLOCK`.
@@ -70,7 +68,7 @@ pub struct RingError {
 }
 
 impl RingError {
-    fn new(call: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(super) fn new(call: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self { call, source }
     }
 
@@ -171,11 +169,8 @@ enum AcceptState {
 }
 
 struct ListenerSlot {
-    /// The ring's file table pins the file too; this is for asking about it (poll, getsockname).
-    fd: OwnedFd,
-    address: Address,
-    /// TCP: accepted connections get `TCP_NODELAY`.
-    tcp: bool,
+    /// The ring's file table pins the file too.
+    listening: Listening,
     state: AcceptState,
     /// Where the kernel writes the peer's address while an accept is under way.
     peer: Box<PeerAddress>,
@@ -253,8 +248,23 @@ impl Uring {
     ///
     /// For more buffers than usual, or none.
     pub fn with_buffers(count: u16) -> Result<Self, RingError> {
+        let mut deferring = builder();
+        deferring.setup_defer_taskrun();
+        Self::build(&deferring, count)
+    }
+
+    /// A ring that somebody else waits for: its fd becomes readable when it has something, which
+    /// that of a deferring one does only while somebody enters it.
+    pub(super) fn to_be_polled() -> Result<Self, RingError> {
+        let mut cooperative = builder();
+        cooperative.setup_coop_taskrun();
+        Self::build(&cooperative, 1)
+    }
+
+    fn build(builder: &io_uring::Builder, count: u16) -> Result<Self, RingError> {
         assert!((1..=BUFFERS).contains(&count), "from 1 to {BUFFERS} buffers");
-        let ring = retry_enomem(build_ring).map_err(RingError::new("io_uring_setup"))?;
+        let ring = retry_enomem(|| builder.build(SUBMISSIONS))
+            .map_err(RingError::new("io_uring_setup"))?;
         ring.submitter()
             .register_files_sparse(LISTENERS)
             .map_err(RingError::new("io_uring_register(IORING_REGISTER_FILES2)"))?;
@@ -287,6 +297,16 @@ impl Uring {
     /// Behave as on a kernel before 6.10, which has no `IORING_ACCEPT_DONTWAIT`: for tests.
     pub fn forget_accept_dontwait(&mut self) {
         self.accept_dontwait = false;
+    }
+
+    /// Whether entries wait for the next turn to be submitted.
+    pub(super) fn has_unsubmitted(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// How a ring of this kernel is entered.
+    pub(super) fn enter_flags(&self) -> EnterFlags {
+        self.enter_flags
     }
 
     fn slot(&mut self, stream: StreamId) -> &mut StreamSlot {
@@ -346,7 +366,7 @@ impl Uring {
             Step::Read { file, offset, to, length } => {
                 (opcode::Read::new(Fd(file), to, length).offset(offset).build(), Kind::Read)
             }
-            Step::Send => (sending.entry(Fd(fd_of(stream))), Kind::Send),
+            Step::Send => (send_entry(sending, Fd(fd_of(stream))), Kind::Send),
         };
         self.push(entry, kind, stream.0);
     }
@@ -355,12 +375,7 @@ impl Uring {
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         let timespec = timeout
             .map(|timeout| Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos()));
-        let arguments = EnterArguments {
-            signal_mask: 0,
-            signal_mask_bytes: 0,
-            min_wait_microseconds: 0,
-            timespec: timespec.as_ref().map_or(0, |timespec| ptr::from_ref(timespec).addr() as u64),
-        };
+        let arguments = EnterArguments::with_timeout(timespec.as_ref());
         let queued = u32::try_from(self.ring.submission().len())
             .expect("the queue has 256 entries at the most");
         // SAFETY: `arguments` has the layout of `struct io_uring_getevents_arg` and outlives the
@@ -407,7 +422,7 @@ impl Uring {
         let cancelled =
             matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED));
         if slot.state == AcceptState::Trying && cancelled {
-            if is_readable(slot.fd.as_raw_fd()) {
+            if slot.listening.has_clients() {
                 // Before 6.10: somebody came between the try and its cancellation.
                 self.try_by_cancelling(listener);
                 return None;
@@ -574,6 +589,12 @@ impl Uring {
     }
 }
 
+impl AsRawFd for Uring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}
+
 impl Drop for Uring {
     fn drop(&mut self) {
         self.tear_down();
@@ -596,14 +617,10 @@ impl Proactor for Uring {
         if index >= LISTENERS {
             return Err(io::Error::other(format!("more than {LISTENERS} listeners")));
         }
-        let socket = socket2::SockRef::from(&listener);
-        let tcp = socket.domain()? != socket2::Domain::UNIX;
-        let address = address_of(&socket.local_addr()?);
-        self.ring.submitter().register_files_update(index, &[listener.as_raw_fd()])?;
+        let listening = Listening::new(listener)?;
+        self.ring.submitter().register_files_update(index, &[listening.as_raw_fd()])?;
         self.listeners.push(ListenerSlot {
-            fd: listener,
-            address,
-            tcp,
+            listening,
             state: AcceptState::Idle,
             peer: PeerAddress::new(),
         });
@@ -654,16 +671,11 @@ impl Proactor for Uring {
     }
 
     fn shutdown(&mut self, stream: StreamId) {
-        // SAFETY: the fd is ours until its close completes; shutdown(2) touches no memory.
-        // It fails only when the peer is gone already, and then there is nobody to tell.
-        unsafe { libc::shutdown(fd_of(stream), libc::SHUT_WR) };
+        shutdown(stream);
     }
 
     fn reset_on_close(&mut self, stream: StreamId) {
-        // SAFETY: the fd is ours until its close completes.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd_of(stream)) };
-        // It fails only when the peer is gone already.
-        let _ = socket2::SockRef::from(&borrowed).set_linger(Some(Duration::ZERO));
+        reset_on_close(stream);
     }
 
     fn close(&mut self, stream: StreamId) {
@@ -752,37 +764,35 @@ impl Proactor for Uring {
 }
 
 impl ListenerSlot {
-    /// Both addresses of a new connection, which also gets its `TCP_NODELAY` here: on the accepted
-    /// socket, since the listener may be systemd's.
     fn describe(&mut self, stream: StreamId) -> Accepted {
         // SAFETY: the kernel wrote `length` bytes of a socket address into the storage.
         let peer = unsafe {
             let storage = mem::replace(&mut self.peer.storage, SockAddrStorage::zeroed());
             SockAddr::new(storage, self.peer.length)
         };
-        // SAFETY: the fd was just accepted and is ours until it is closed through the ring.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd_of(stream)) };
-        let socket = socket2::SockRef::from(&borrowed);
-        if self.tcp {
-            // It fails when the peer is gone already; the first receive will say so.
-            let _ = socket.set_tcp_nodelay(true);
-        }
-        let local = if self.address.is_unspecified() {
-            socket.local_addr().map_or_else(|_| self.address.clone(), |it| address_of(&it))
-        } else {
-            self.address.clone()
-        };
-        Accepted { stream, peer: address_of(&peer), local }
+        self.listening.describe(stream, &peer)
     }
 }
 
 /// `struct io_uring_getevents_arg`, `io_uring_enter(2)`.
 #[repr(C)]
-struct EnterArguments {
+pub(super) struct EnterArguments {
     signal_mask: u64,
     signal_mask_bytes: u32,
     min_wait_microseconds: u32,
     timespec: u64,
+}
+
+impl EnterArguments {
+    /// Without a timeout the wait lasts until there is something. The timespec has to outlive it.
+    pub(super) fn with_timeout(timespec: Option<&Timespec>) -> Self {
+        Self {
+            signal_mask: 0,
+            signal_mask_bytes: 0,
+            min_wait_microseconds: 0,
+            timespec: timespec.map_or(0, |timespec| ptr::from_ref(timespec).addr() as u64),
+        }
+    }
 }
 
 /// The ring of provided buffers, and the buffers.
@@ -898,18 +908,31 @@ fn map_memory(length: usize) -> io::Result<NonNull<u8>> {
     NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mmap returned address 0"))
 }
 
-fn build_ring() -> io::Result<IoUring> {
-    IoUring::builder()
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
         .dontfork()
         .setup_single_issuer()
-        .setup_defer_taskrun()
         .setup_taskrun_flag()
         .setup_submit_all()
-        .setup_cqsize(COMPLETIONS)
-        .build(SUBMISSIONS)
+        .setup_cqsize(COMPLETIONS);
+    builder
 }
 
-fn retry_enomem<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+/// The entry that sends what the vectors point at.
+fn send_entry(sending: &mut Sending, stream: Fd) -> squeue::Entry {
+    // Not MSG_WAITALL: with it a slow but steady peer could not be told from a stalled one.
+    let flags = libc::MSG_NOSIGNAL;
+    if let [only] = *sending.vectors() {
+        let length = u32::try_from(only.iov_len).unwrap_or(i32::MAX as u32);
+        opcode::Send::new(stream, only.iov_base.cast(), length).flags(flags).build()
+    } else {
+        let message = sending.message();
+        opcode::SendMsg::new(stream, message).flags(flags.cast_unsigned()).build()
+    }
+}
+
+pub(super) fn retry_enomem<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + SETUP_RETRY;
     loop {
         match attempt() {
@@ -930,29 +953,6 @@ fn with_ioprio(mut entry: squeue::Entry, value: u16) -> squeue::Entry {
     // the u16 at offset 2 (io_uring.h, a stable kernel ABI).
     unsafe { (&raw mut entry).cast::<u16>().add(1).write(value) };
     entry
-}
-
-fn is_readable(fd: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd that outlives the call.
-    unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
-}
-
-/// Bytes in the socket's send queue that the peer has not acknowledged, tcp(7) and unix(7).
-fn unacknowledged(stream: StreamId) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ writes one int, to a variable that outlives the call.
-    unsafe { libc::ioctl(fd_of(stream), libc::TIOCOUTQ, &raw mut bytes) };
-    usize::try_from(bytes).unwrap_or(0)
-}
-
-fn fd_of(stream: StreamId) -> RawFd {
-    stream.0.cast_signed()
-}
-
-fn address_of(address: &SockAddr) -> Address {
-    // Only stream sockets of IP and Unix are registered; a Unix client has no name as a rule.
-    Address::from_socket(address).unwrap_or(Address::UnixUnnamed)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The two sides of a proactor under test, for each kind of proactor: the proactor itself, and
 //! clients that the test drives by hand.
 //!
-//! [`on_every_world`] runs one law on `io_uring` with TCP and with Unix sockets, and on the
-//! simulator with several seeds. [`Rig`] turns completions into [`Event`]s that own their bytes.
+//! [`on_every_world`] runs one law on every implementation with TCP and with Unix sockets, and on
+//! the simulator with several seeds. [`Rig`] turns completions into [`Event`]s that own their bytes.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+use granian_uring::proactor::hosted::monoio::{Epoll, Monoio};
 use granian_uring::proactor::simulated::{self, Simulated};
 use granian_uring::proactor::uring::Uring;
 use granian_uring::proactor::{Accepted, Completion, ListenerId, Outgoing, Proactor, StreamId};
@@ -51,9 +52,9 @@ pub(crate) trait World {
     fn make_unreadable(&mut self, fd: RawFd);
 }
 
-/// `io_uring` and real sockets.
+/// A proactor on the kernel, and real sockets.
 pub(crate) struct Kernel {
-    ring: Uring,
+    proactor: Box<dyn Proactor>,
     domain: Domain,
     addresses: Vec<SockAddr>,
     clients: Vec<Option<Socket>>,
@@ -61,8 +62,8 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    fn new(domain: Domain, ring: Uring) -> Self {
-        Self { ring, domain, addresses: Vec::new(), clients: Vec::new(), pipes: Vec::new() }
+    fn new(domain: Domain, proactor: Box<dyn Proactor>) -> Self {
+        Self { proactor, domain, addresses: Vec::new(), clients: Vec::new(), pipes: Vec::new() }
     }
 
     fn client(&self, client: usize) -> &Socket {
@@ -90,7 +91,7 @@ pub(crate) fn listening_socket(domain: Domain) -> Socket {
 
 impl World for Kernel {
     fn proactor(&mut self) -> &mut dyn Proactor {
-        &mut self.ring
+        &mut *self.proactor
     }
 
     fn huge(&self) -> usize {
@@ -100,7 +101,7 @@ impl World for Kernel {
     fn listen(&mut self) -> ListenerId {
         let socket = listening_socket(self.domain);
         self.addresses.push(socket.local_addr().unwrap());
-        self.ring.register_listener(OwnedFd::from(socket)).unwrap()
+        self.proactor.register_listener(OwnedFd::from(socket)).unwrap()
     }
 
     fn connect(&mut self, listener: ListenerId) -> usize {
@@ -223,15 +224,35 @@ impl World for Pretended {
     }
 }
 
-/// Run `law` on every proactor. `SEED` in the environment replays one seed of the simulator.
+/// The name of a runtime, and how it is made.
+type Named = (&'static str, fn() -> Box<dyn Proactor>);
+
+/// Every proactor on the kernel, as it is and with few buffers and without newer features.
+pub(crate) fn proactors() -> Vec<Named> {
+    let all: Vec<Named> = vec![
+        ("uring", || Box::new(Uring::new().unwrap())),
+        ("uring, few buffers, no IORING_ACCEPT_DONTWAIT", || {
+            let mut ring = Uring::with_buffers(FEW_BUFFERS).unwrap();
+            ring.forget_accept_dontwait();
+            Box::new(ring)
+        }),
+        ("monoio", || Box::new(Monoio::new().unwrap())),
+        ("monoio, few buffers", || Box::new(Monoio::with_buffers(FEW_BUFFERS).unwrap())),
+        ("epoll", || Box::new(Epoll::new().unwrap())),
+        ("epoll, few buffers", || Box::new(Epoll::with_buffers(FEW_BUFFERS).unwrap())),
+    ];
+    let chosen = std::env::var("RUNTIME").unwrap_or_default();
+    all.into_iter().filter(|(name, _)| name.starts_with(&chosen)).collect()
+}
+
+/// Run `law` on every proactor. `RUNTIME` in the environment chooses one on the kernel, `SEED`
+/// replays one seed of the simulator.
 pub(crate) fn on_every_world(law: impl Fn(&mut Rig)) {
-    for domain in [Domain::IPV4, Domain::UNIX] {
-        println!("io_uring with {domain:?}");
-        law(&mut Rig::new(Box::new(Kernel::new(domain, Uring::new().unwrap()))));
-        println!("io_uring with {domain:?}, few buffers and no IORING_ACCEPT_DONTWAIT");
-        let mut ring = Uring::with_buffers(FEW_BUFFERS).unwrap();
-        ring.forget_accept_dontwait();
-        law(&mut Rig::new(Box::new(Kernel::new(domain, ring))));
+    for (name, make) in proactors() {
+        for domain in [Domain::IPV4, Domain::UNIX] {
+            println!("{name} with {domain:?}");
+            law(&mut Rig::new(Box::new(Kernel::new(domain, make()))));
+        }
     }
     let replayed = std::env::var("SEED").ok().map(|seed| seed.parse().unwrap());
     for seed in replayed.map_or(1..=64, |seed: u64| seed..=seed) {

@@ -1,19 +1,16 @@
 //! A send under way: what is sent, how far it came, and the memory that the kernel reads meanwhile.
 //!
 //! Bytes in memory go to the kernel from where they are, as many as one call takes. A file is read a
-//! block at a time into memory of the send's own, through the ring, and goes on from there together
-//! with what stands before and behind it: for a small file that is one read and one send for head
-//! and body. (`splice(2)` through a pipe would save the copy, but the ring runs every splice on a
-//! thread of its own.)
+//! block at a time into memory of the send's own, and goes on from there together with what stands
+//! before and behind it: for a small file that is one read and one send for head and body.
+//! (`splice(2)` through a pipe would save the copy, but a ring runs every splice on a thread of its
+//! own.)
+#![allow(unsafe_code, reason = "the kernel reads memory of ours, and writes blocks of files")]
 
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr;
 
-use io_uring::types::Fd;
-use io_uring::{opcode, squeue};
-
-use crate::proactor::{Outgoing, Piece};
+use super::{Outgoing, Piece};
 
 /// `sendmsg(2)` takes at most `UIO_MAXIOV` vectors; fewer keep the vectors small.
 const VECTORS_PER_SEND: usize = 64;
@@ -22,7 +19,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 
 /// What has to be done next.
 pub(super) enum Step {
-    /// [`Sending::entry`] is to be given to the kernel.
+    /// What [`Sending::vectors`] point at is to be given to the kernel.
     Send,
     /// A block of a file is to be read, and then [`Sending::block_read`].
     Read { file: RawFd, offset: u64, to: *mut u8, length: u32 },
@@ -140,19 +137,16 @@ impl Sending {
         Step::Send
     }
 
-    /// The entry that sends what the vectors point at.
-    pub(super) fn entry(&mut self, stream: Fd) -> squeue::Entry {
-        // Not MSG_WAITALL: with it a slow but steady peer could not be told from a stalled one.
-        let flags = libc::MSG_NOSIGNAL;
-        if let [only] = *self.vectors.as_slice() {
-            let length = u32::try_from(only.iov_len).unwrap_or(i32::MAX as u32);
-            opcode::Send::new(stream, only.iov_base.cast(), length).flags(flags).build()
-        } else {
-            self.message.msg_iov = self.vectors.as_mut_ptr();
-            self.message.msg_iovlen = self.vectors.len();
-            let message = ptr::from_ref(&self.message);
-            opcode::SendMsg::new(stream, message).flags(flags.cast_unsigned()).build()
-        }
+    /// What [`Sending::next_step`] pointed at, until the next one.
+    pub(super) fn vectors(&self) -> &[libc::iovec] {
+        &self.vectors
+    }
+
+    /// The same as a message for `sendmsg(2)`.
+    pub(super) fn message(&mut self) -> *const libc::msghdr {
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = self.vectors.len();
+        &raw const self.message
     }
 }
 
