@@ -2,9 +2,11 @@
 //! accepts, signals, limits, and what a dropped ring leaves behind.
 //!
 //! A test that changes or counts what belongs to the whole process runs alone, in a child of its
-//! own: see [`alone`]. The laws of the trait are in `proactor_laws.rs`.
+//! own: see [`alone()`]. The laws of the trait are in `proactor_laws.rs`.
 #![allow(unsafe_code, reason = "signals and limits are asked for from libc")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics, and says why")]
+
+mod alone;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,33 +14,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::thread::JoinHandleExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, mem, ptr, thread};
 
+use alone::alone;
 use granian_uring::listener::Address;
 use granian_uring::proactor::uring::{RingError, Uring};
 use granian_uring::proactor::{Accepted, Completion, ListenerId, Outgoing, Proactor};
 use socket2::{Domain, SockRef, Socket, Type};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// True in a child process that runs nothing but the calling test. In the parent, run that child
-/// and fail when it fails.
-fn alone() -> bool {
-    let test = thread::current().name().unwrap().to_owned();
-    if env::var("RUNS_ALONE").is_ok_and(|name| name == test) {
-        return true;
-    }
-    let status = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &test, "--nocapture"])
-        .env("RUNS_ALONE", &test)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{status}");
-    false
-}
 
 /// Completions of one `wait` after the other, until there is one.
 fn complete(ring: &mut Uring) -> Vec<Completion> {

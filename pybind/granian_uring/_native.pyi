@@ -356,11 +356,29 @@ class _WorkerOptions(TypedDict):
     proxy_strip_untrusted: bool
 
 @final
+class RuntimeChoice:
+    """The runtime that was asked for: a word of `--runtime`."""
+
+    def __new__(cls, word: str) -> RuntimeChoice:
+        """Looks whether it can be tried. Makes a child process where a seccomp filter is on.
+
+        Raises `OperatorError` when the filter would kill whoever tries it.
+        """
+
+@final
 class Worker:
     """One ring with its server. Belongs to the thread that makes it."""
 
-    def __new__(cls, listeners: Listeners, options: _WorkerOptions) -> Worker:
-        """Takes the listeners. Raises `OperatorError` for a ring that the kernel refuses."""
+    def __new__(
+        cls, listeners: Listeners, runtime: RuntimeChoice, options: _WorkerOptions
+    ) -> Worker:
+        """Takes the listeners. Raises `OperatorError` for a runtime that cannot be used."""
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime: never `auto`."""
+    @property
+    def notices(self) -> list[tuple[str, str]]:
+        """What there is to log about the runtime: a level of `logging`, and a text."""
     def attach(
         self,
         event_loop: AbstractEventLoop,

@@ -579,6 +579,12 @@ class Settings:
         native="request_id_header",
     )
 
+    runtime: str = option(
+        "What drives the I/O of the server.",
+        group="Process",
+        type=click.Choice(["auto", "uring"]),
+        default="auto",
+    )
     pid_file: Path | None = option(
         "Write the process id to this file; an error if it names a live process.",
         group="Process",

@@ -70,7 +70,9 @@ def run(settings: Settings) -> int:
     for variable in _MANAGER_VARIABLES:
         os.environ.pop(variable, None)
 
-    # What a setting can say wrongly is read before anything is opened or imported.
+    # What a setting can say wrongly is read before anything is opened or imported. The runtime
+    # may have to be tried in a child, and now that is a small one.
+    runtime = _native.RuntimeChoice(settings.runtime)
     access = _access_log(settings)
     trusted = _native.Trusted(list(settings.proxy_trusted))
     logs.configure(
@@ -103,6 +105,7 @@ def run(settings: Settings) -> int:
     logger.info("the application: %s", loader.describe(application, interface))
     worker = _native.Worker(
         listeners,
+        runtime,
         {
             "backpressure": settings.backpressure,
             "max_connections": settings.max_connections or max(descriptors - _RESERVED_FDS, 16),
@@ -139,6 +142,9 @@ def run(settings: Settings) -> int:
             "proxy_strip_untrusted": settings.proxy_strip_untrusted,
         },
     )
+    for level, text in worker.notices:
+        _report(level, text)
+    logger.info("the runtime: %s", worker.runtime)
     service = _Service(
         settings, application, interface, worker, notifier, access if settings.access_log else None
     )

@@ -19,6 +19,7 @@ mod exchange;
 mod files;
 mod ready_files;
 mod rsgi;
+mod runtime;
 mod scope;
 mod selector;
 mod sockets;
@@ -48,6 +49,8 @@ mod _native {
     use super::rsgi::{FileResponse, Headers, HttpProtocol, Scope, StreamTransport};
     #[pymodule_export]
     use super::rsgi::{WebsocketMessage, WebsocketProtocol, WebsocketTransport};
+    #[pymodule_export]
+    use super::runtime::RuntimeChoice;
     #[pymodule_export]
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]

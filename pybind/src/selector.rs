@@ -18,7 +18,7 @@
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use granian_uring::proactor::uring::Uring;
+use granian_uring::proactor::runtime::Runtime;
 use granian_uring::server::Server;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -70,7 +70,7 @@ impl Selector {
 
     fn before_wait(
         &mut self,
-        server: &mut Server<Uring>,
+        server: &mut Server<Runtime>,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
         // What is ready already would end the wait at once, and again and again until Python is told.
@@ -89,7 +89,7 @@ impl Selector {
     }
 
     /// `wsgi` has an fd of its own in the ring.
-    fn after_wait(&mut self, server: &mut Server<Uring>, mut wsgi: Option<&mut wsgi::Ring>) {
+    fn after_wait(&mut self, server: &mut Server<Runtime>, mut wsgi: Option<&mut wsgi::Ring>) {
         server.deliver();
         while let Some(fd) = server.take_watched() {
             if !wsgi.as_mut().is_some_and(|ring| ring.hears(fd)) {

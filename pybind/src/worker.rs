@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use granian_uring::proactor::uring::Uring;
+use granian_uring::proactor::runtime::Runtime;
 use granian_uring::server::{Event, Left, Request, RequestId, Server};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PySystemExit};
 use pyo3::intern;
@@ -23,6 +23,7 @@ use crate::config::WorkerOptions;
 use crate::errors::{asgi_refusal, operator_error, rsgi_refusal};
 use crate::exchange::{Exchange, Stage};
 use crate::rsgi;
+use crate::runtime::RuntimeChoice;
 use crate::scope::{ScopeBuilder, Template};
 use crate::selector::{self, Selector};
 use crate::sockets::{Listeners, Notifier};
@@ -39,7 +40,7 @@ const TEMPLATES: usize = 1024;
 
 /// What the ring's thread owns.
 pub struct State {
-    pub server: Server<Uring>,
+    pub server: Server<Runtime>,
     pub selector: Selector,
     /// Futures of requests that wait for something. Mostly empty.
     waiters: HashMap<RequestId, Vec<(Wanted, Py<PyAny>)>>,
@@ -102,6 +103,12 @@ pub struct Worker {
     wsgi: PyOnceLock<wsgi::Hosting>,
     done: Py<Pending>,
     listeners: Py<Listeners>,
+    /// The name of the runtime.
+    #[pyo3(get)]
+    runtime: &'static str,
+    /// `(level, text)` of what there is to log about it.
+    #[pyo3(get)]
+    notices: Vec<(&'static str, String)>,
 }
 
 impl Worker {
@@ -400,9 +407,15 @@ impl Hosting {
 #[pymethods]
 impl Worker {
     #[new]
-    fn new(py: Python<'_>, listeners: Py<Listeners>, options: WorkerOptions) -> PyResult<Self> {
-        let ring = Uring::new().map_err(|error| operator_error(py, &error))?;
-        let mut server = Server::new(ring, options.into_config());
+    fn new(
+        py: Python<'_>,
+        listeners: Py<Listeners>,
+        runtime: &RuntimeChoice,
+        options: WorkerOptions,
+    ) -> PyResult<Self> {
+        let (runtime, notices) = runtime.open(py)?;
+        let name = runtime.kind().name();
+        let mut server = Server::new(runtime, options.into_config());
         for listener in listeners.get().take() {
             let address = listener.address.to_string();
             let added = if listener.proxy_protocol {
@@ -435,6 +448,8 @@ impl Worker {
             wsgi: PyOnceLock::new(),
             done: Py::new(py, Pending::done())?,
             listeners,
+            runtime: name,
+            notices,
         })
     }
 

@@ -20,6 +20,8 @@
 
 pub mod hosted;
 mod outgoing;
+pub mod runtime;
+pub mod seccomp;
 mod sending;
 pub mod simulated;
 mod sockets;

@@ -72,7 +72,15 @@ impl RingError {
         move |source| Self { call, source }
     }
 
-    fn hint(&self) -> &'static str {
+    /// What was called, and what came.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        format!("the kernel refused an io_uring: {} failed: {}", self.call, self.source)
+    }
+
+    /// What to change.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
         match self.source.raw_os_error() {
             Some(libc::EPERM) => {
                 "io_uring is switched off for this process: see `sysctl kernel.io_uring_disabled` \
@@ -101,13 +109,7 @@ impl RingError {
 
 impl fmt::Display for RingError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "the kernel refused an io_uring: {} failed: {}\n\nhint: {}",
-            self.call,
-            self.source,
-            self.hint()
-        )
+        write!(formatter, "{}\n\nhint: {}", self.problem(), self.hint())
     }
 }
 
@@ -274,7 +276,7 @@ impl Uring {
         if parameters.is_feature_no_iowait() {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
-        Ok(Self {
+        let mut made = Self {
             // RECVSEND_BUNDLE and ACCEPT_DONTWAIT came with the same kernel, 6.10; only the first
             // has a feature bit.
             accept_dontwait: parameters.is_feature_recvsend_bundle(),
@@ -288,7 +290,10 @@ impl Uring {
             spare_sendings: Vec::new(),
             spare_blocks: SpareBlocks::default(),
             in_flight: 0,
-        })
+        };
+        // A seccomp filter may allow the other calls and refuse this one.
+        made.enter(0, Some(Duration::ZERO)).map_err(RingError::new("io_uring_enter"))?;
+        Ok(made)
     }
 
     /// Behave as on a kernel before 6.10, which has no `IORING_ACCEPT_DONTWAIT`: for tests.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use granian_uring::http1::BodyLength;
-use granian_uring::proactor::uring::Uring;
+use granian_uring::proactor::runtime::Runtime;
 use granian_uring::server::{Body, Event, Progress, Reading, RequestId, Server};
 
 use super::exchange::{Exchange, Link};
@@ -58,7 +58,7 @@ impl Ring {
     /// Before the wait: how long it may last at the most.
     pub fn before_wait(
         &mut self,
-        server: &mut Server<Uring>,
+        server: &mut Server<Runtime>,
         deadline: Option<Instant>,
     ) -> Option<Instant> {
         if !mem::replace(&mut self.armed, true) {
@@ -81,7 +81,7 @@ impl Ring {
     }
 
     /// After the wait: hand over what came, and apply what the threads have given.
-    pub fn after_wait(&mut self, server: &mut Server<Uring>) {
+    pub fn after_wait(&mut self, server: &mut Server<Runtime>) {
         let now = Instant::now();
         while let Some(event) = server.next_event() {
             self.handle(server, event, now);
@@ -133,7 +133,7 @@ impl Ring {
         self.pool.abandon();
     }
 
-    fn handle(&mut self, server: &mut Server<Uring>, event: Event, now: Instant) {
+    fn handle(&mut self, server: &mut Server<Runtime>, event: Event, now: Instant) {
         match event {
             Event::Request(id) => self.begin(server, id, now),
             Event::Readable(id) => {
@@ -154,7 +154,7 @@ impl Ring {
         }
     }
 
-    fn begin(&mut self, server: &mut Server<Uring>, id: RequestId, since: Instant) {
+    fn begin(&mut self, server: &mut Server<Runtime>, id: RequestId, since: Instant) {
         // Its client may have left while it waited in the queue.
         let Some(request) = server.take_request(id) else {
             server.finish(id);
@@ -180,7 +180,7 @@ impl Ring {
         self.jobs.push(Job { request, exchange, since });
     }
 
-    fn apply(&mut self, server: &mut Server<Uring>, message: Message) {
+    fn apply(&mut self, server: &mut Server<Runtime>, message: Message) {
         match message {
             Message::Answer(answer) => self.answer(server, answer),
             Message::Read(exchange) => {
@@ -191,7 +191,7 @@ impl Ring {
         }
     }
 
-    fn answer(&mut self, server: &mut Server<Uring>, answer: Answer) {
+    fn answer(&mut self, server: &mut Server<Runtime>, answer: Answer) {
         let Answer { exchange, head, piece, last } = answer;
         let id = exchange.id();
         let started = head
@@ -219,7 +219,7 @@ impl Ring {
     }
 
     /// Read on until the application has enough ahead.
-    fn read(server: &mut Server<Uring>, exchange: &Exchange) {
+    fn read(server: &mut Server<Runtime>, exchange: &Exchange) {
         loop {
             match server.read_body(exchange.id()) {
                 Reading::Data { bytes, more } => {
@@ -233,7 +233,7 @@ impl Ring {
         }
     }
 
-    fn finish(&mut self, server: &mut Server<Uring>, id: RequestId) {
+    fn finish(&mut self, server: &mut Server<Runtime>, id: RequestId) {
         server.finish(id);
         if !self.waiting.is_empty() {
             self.waiting.remove(&id);

@@ -3,6 +3,7 @@
 It is ready when its log names the address. Nothing here sleeps.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -20,6 +21,9 @@ from asgi.client import Client
 
 HERE = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("granian-uring")
+# The runtime under test: auto finds uring here. A process gets nothing else of who runs the tests.
+RUNTIME = os.environ.get("GRANIAN_RUNTIME") or "uring"
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "GRANIAN_RUNTIME": os.environ.get("GRANIAN_RUNTIME", "")}
 # A busy machine builds something else meanwhile: a bound against hanging, not a promise of speed.
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
@@ -30,7 +34,7 @@ def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.Com
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={**ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=20,
@@ -123,8 +127,7 @@ class Server:
         self.process = subprocess.Popen(
             [*program, str(PROGRAM), app, *(["--port", "0"] if port else []), *arguments],
             cwd=HERE,
-            # Nothing of the one who runs the tests.
-            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+            env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
             pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

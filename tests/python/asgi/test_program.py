@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asgi.client import Client, get
-from asgi.process import Server, StartServer, run
+from asgi.process import RUNTIME, Server, StartServer, run
 
 
 def test_the_log_of_a_short_life(start_server: StartServer) -> None:
@@ -22,6 +22,7 @@ def test_the_log_of_a_short_life(start_server: StartServer) -> None:
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}"
     expected = [
         rf"{time} INFO the application: ASGI, function app",
+        rf"{time} INFO the runtime: {RUNTIME}",
         rf"{time} INFO listening on http://127\.0\.0\.1:\d+",
         rf"{time} INFO SIGTERM: stopping",
         rf"{time} INFO draining: 0 requests under way, at most 30 s",

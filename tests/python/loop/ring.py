@@ -4,6 +4,7 @@ What a server does with such a loop is in `server.py`.
 """
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,4 +48,5 @@ def new_worker() -> Any:
         "report_refusals": False,
         "proxy_trusted": _native.Trusted([]),
     }
-    return _native.Worker(listeners, options)
+    runtime = _native.RuntimeChoice(os.environ.get("GRANIAN_RUNTIME", "auto"))
+    return _native.Worker(listeners, runtime, options)
