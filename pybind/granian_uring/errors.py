@@ -79,7 +79,7 @@ class ClientDisconnected(OSError):
 
 
 class ProtocolError(RuntimeError):
-    """An RSGI application breaks the protocol: a second answer, a body that was taken already."""
+    """An RSGI application breaks the protocol: a stream as second answer, a body taken twice."""
 
 
 class ProtocolClosed(RuntimeError):
