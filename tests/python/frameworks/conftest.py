@@ -20,6 +20,7 @@ class Framework:
 
     name: str
     interface: str
+    """What `--interface auto` finds."""
     target: str
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
@@ -154,10 +155,11 @@ def served(
         "EMMETT_ROOT": str(tmp_path_factory.mktemp("emmett")),
         **framework.environment,
     }
-    arguments = ("--interface", framework.interface, "--loop", loop, *framework.arguments)
+    arguments = ("--loop", loop, *framework.arguments)
     app = f"frameworks.{framework.target}"
     with Server(*arguments, app=app, environment=environment) as server:
         server.wait_until_ready()
+        assert f"the application: {framework.interface.upper()}, " in server.log.text
         yield Served(framework, server, downloaded)
         server.stop()
         if "shutdown" not in framework.lacks:

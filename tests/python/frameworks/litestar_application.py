@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Litestar, MediaType, Request, Response, WebSocket, get, post, websocket
 from litestar.background_tasks import BackgroundTask
 from litestar.datastructures import Cookie, State, UploadFile
-from litestar.enums import RequestEncodingType
-from litestar.params import Body
+from litestar.params import FromPath, FromQuery, JSONBody, MultipartBody, URLEncodedBody
 from litestar.response import File, ServerSentEvent, Stream
 
 from frameworks import contract
@@ -26,10 +25,6 @@ class Upload:
     file: UploadFile
 
 
-Fields = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
-Multipart = Annotated[Upload, Body(media_type=RequestEncodingType.MULTI_PART)]
-
-
 @asynccontextmanager
 async def lifespan(app: Litestar) -> AsyncIterator[None]:
     app.state.greeting = contract.GREETING
@@ -38,22 +33,22 @@ async def lifespan(app: Litestar) -> AsyncIterator[None]:
 
 
 @get("/items/{number:int}")
-async def item(number: int, q: str | None = None) -> dict[str, Any]:
+async def item(number: FromPath[int], q: FromQuery[str | None] = None) -> dict[str, Any]:
     return {"number": number, "query": q}
 
 
 @post("/json", status_code=200)
-async def json(data: dict[str, Any]) -> dict[str, Any]:
+async def json(data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     return data
 
 
 @post("/form", status_code=200)
-async def form(data: Fields) -> dict[str, str]:
+async def form(data: URLEncodedBody[dict[str, str]]) -> dict[str, str]:
     return data
 
 
 @post("/upload", status_code=200)
-async def upload(data: Multipart) -> dict[str, Any]:
+async def upload(data: MultipartBody[Upload]) -> dict[str, Any]:
     return contract.describe(data.name, data.file.filename, await data.file.read())
 
 
@@ -84,7 +79,7 @@ async def events() -> ServerSentEvent:
 
 
 @post("/publish/{word:str}", status_code=200, media_type=MediaType.TEXT)
-async def publish(word: str) -> str:
+async def publish(word: FromPath[str]) -> str:
     words.put_nowait(word)
     return "ok"
 
