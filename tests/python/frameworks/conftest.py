@@ -30,13 +30,13 @@ class Framework:
     """A pattern of what it writes to the log in these tests, and is none of the server's."""
 
 
-_NO_SHUTDOWN = {"shutdown": "RSGI tells applications, but Emmett has no event for it"}
+_READS = "it reads files itself, and sends what it has read"
 _EMMETT = {
     "background": "no such thing in Emmett",
     "subprotocols": "RSGI 1.6 has none",
     "closing": "Emmett closes with 1000, or by a status of HTTP",
     "close codes": "RSGI 1.6 does not tell them",
-    **_NO_SHUTDOWN,
+    "shutdown": "RSGI tells applications, but Emmett has no event for it",
 }
 _DJANGO = {
     "background": "a task of Django's needs a worker of its own",
@@ -52,15 +52,21 @@ FRAMEWORKS = [
         "litestar",
         "asgi",
         "litestar_application:app",
-        lacks={"shout": "its Stream takes the request's messages, to hear of a disconnect"},
+        lacks={
+            "shout": "its Stream takes the request's messages, to hear of a disconnect",
+            "sent files": _READS,
+        },
     ),
     Framework(
         "quart",
         "asgi",
         "quart_application:app",
-        lacks={"close codes": "Quart cancels the handler when its client has closed"},
+        lacks={
+            "close codes": "Quart cancels the handler when its client has closed",
+            "sent files": _READS,
+        },
     ),
-    Framework("blacksheep", "asgi", "blacksheep_application:app"),
+    Framework("blacksheep", "asgi", "blacksheep_application:app", lacks={"sent files": _READS}),
     Framework(
         "django-asgi",
         "asgi",
@@ -70,6 +76,7 @@ FRAMEWORKS = [
             **_DJANGO,
             "shout": "Django has read the whole body before it calls a view",
             "closed streams": "a cut stream is in a cycle, which a garbage collection ends",
+            "sent files": _READS,
         },
         says="StreamingHttpResponse must consume synchronous iterators",
     ),

@@ -6,7 +6,9 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -105,6 +107,21 @@ def test_a_file(client: httpx.Client, served: Served) -> None:
         assert response.status_code == 200
         assert int(response.headers.get("content-length", FILE_BYTES)) == FILE_BYTES
         assert digest(response) == expected
+
+
+@pytest.mark.needs("sent files")
+def test_a_file_is_read_by_the_ring(client: httpx.Client, served: Served) -> None:
+    before = read_by_calls(served)
+    assert len(client.get("/file").content) == FILE_BYTES
+    assert read_by_calls(served) - before < FILE_BYTES // 10
+
+
+def read_by_calls(served: Served) -> int:
+    """Bytes that the process has read by `read` and the like, of which the ring's are none."""
+    # proc_pid_io(5): what was asked of the kernel by system calls.
+    found = re.search(r"^rchar: (\d+)$", Path(f"/proc/{served.server.pid}/io").read_text(), re.M)
+    assert found is not None
+    return int(found[1])
 
 
 def test_a_stream_ends_with_its_client(served: Served) -> None:
