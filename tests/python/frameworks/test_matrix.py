@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from asgi.client import Client
+from asgi.client import Client, get
 from asgi.test_websocket import open_client
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
@@ -124,14 +124,33 @@ def read_by_calls(served: Served) -> int:
     return int(found[1])
 
 
-def test_a_stream_ends_with_its_client(served: Served) -> None:
-    mark = served.server.out.mark()
+def read_some(served: Served) -> None:
+    """Reads a megabyte of a stream without an end, and leaves."""
     with served.server.connect() as client:
-        client.send(b"GET /endless HTTP/1.1\r\nHost: test\r\n\r\n")
+        client.send(get("/endless"))
         assert client.read_head()[1] == 200
         received = 0
         while received < 1_000_000:
             received += len(client.receive(65536))
+
+
+def test_a_client_that_never_reads_costs_little(served: Served) -> None:
+    """Less than 1 MiB, of a stream without an end in pieces of 64 KiB."""
+    read_some(served)
+    server = served.server
+    server.wait_for_rest()
+    before = server.status("VmRSS")
+    with server.connect(receive_buffer=4096) as client:
+        client.send(get("/endless"))
+        assert client.read_head()[1] == 200
+        server.wait_for_rest()
+        grown = server.status("VmRSS") - before
+    assert grown < 1024, f"{grown} KiB more while the client did not read"
+
+
+def test_a_stream_ends_with_its_client(served: Served) -> None:
+    mark = served.server.out.mark()
+    read_some(served)
     if "closed streams" not in served.framework.lacks:
         served.server.out.wait_for("note: endless is over", since=mark)
     assert json.loads(served.server.ask("/items/1"))["number"] == 1
@@ -140,7 +159,7 @@ def test_a_stream_ends_with_its_client(served: Served) -> None:
 def test_events_arrive_as_they_are_made(served: Served, client: httpx.Client) -> None:
     """The next one is made when the one before it has been read."""
     with served.server.connect() as listener:
-        listener.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+        listener.send(get("/events"))
         for number in range(5):
             assert client.post(f"/publish/word-{number}").text == "ok"
             if number == 0:
