@@ -209,7 +209,8 @@ class RSGIHTTPStreamTransport:
 class RSGIHTTPProtocol(Exchange):
     """An RSGI request under way: the body comes from it, the answer goes to it.
 
-    The body is taken once, whole or in pieces, and an answer is begun once; else `ProtocolError`.
+    The body is taken once, whole or in pieces; else `ProtocolError`. An answer is begun once: a
+    second one does nothing, but a stream raises `ProtocolError`.
     """
 
     def __call__(self) -> Coroutine[Any, Any, bytes]:

@@ -79,7 +79,7 @@ class ClientDisconnected(OSError):
 
 
 class ProtocolError(RuntimeError):
-    """An RSGI application breaks the protocol: a second answer, a body that was taken already."""
+    """An RSGI application breaks the protocol: a stream as second answer, a body taken twice."""
 
 
 class ProtocolClosed(RuntimeError):
@@ -89,12 +89,15 @@ class ProtocolClosed(RuntimeError):
     """
 
 
-def is_disconnect(error: BaseException | None) -> bool:
-    """Whether `error` came of talking to a client that had left."""
-    seen = 0
-    while error is not None and seen < 32:
-        if isinstance(error, ClientDisconnected | ProtocolClosed):
-            return True
-        error = error.__cause__ or error.__context__
-        seen += 1
-    return False
+def is_disconnect(error: BaseException | None, most: int = 32) -> bool:
+    """Whether `error` came of talking to a client that had left: at most so many steps back.
+
+    A group of errors did if all of them did.
+    """
+    if error is None or most == 0:
+        return False
+    if isinstance(error, ClientDisconnected | ProtocolClosed):
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_disconnect(one, most - 1) for one in error.exceptions)
+    return is_disconnect(error.__cause__ or error.__context__, most - 1)

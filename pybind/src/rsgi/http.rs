@@ -171,6 +171,9 @@ impl HttpProtocol {
         status: u16,
         headers: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<StreamTransport> {
+        if slf.as_super().get().stage() != Stage::Fresh {
+            return Err(protocol_error(slf.py(), &"this request was answered before"));
+        }
         begin(slf.as_super(), status, headers)?;
         Ok(StreamTransport { exchange: slf.as_super().clone().unbind() })
     }
@@ -291,7 +294,9 @@ fn answer(
     Err(error)
 }
 
-/// Take the one chance to answer. False when the client is gone: then nothing of it matters.
+/// Take the one chance to answer. False when nothing of this answer matters: the client is gone, or
+/// there was one before. Granian takes a second answer without a word, and Emmett gives one behind
+/// each stream.
 fn begin(
     exchange: &Bound<'_, Exchange>,
     status: u16,
@@ -300,7 +305,7 @@ fn begin(
     let py = exchange.py();
     let this = exchange.get();
     if this.stage() != Stage::Fresh {
-        return Err(protocol_error(py, &"this request was answered before"));
+        return Ok(false);
     }
     let pairs = headers
         .map(|headers| {

@@ -566,7 +566,11 @@ async def block(scope: Scope, receive: Receive, send: Send) -> None:
 
 @handler
 async def send_late(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends until it is told that the client has left; `catch` notes how it was told."""
+    """Sends until it is told that the client has left; `catch` notes how it was told.
+
+    `group` has it raised as a framework does that sends in a task group; there may be another error
+    in it.
+    """
     await start(send)
     try:
         while True:
@@ -574,6 +578,9 @@ async def send_late(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.01)
     except OSError as error:
         note(f"send raised {type(error).__mro__[0].__name__}, an OSError: {error}")
+        if group := query(scope).get("group"):
+            others = [ValueError("another")] if group == "mixed" else []
+            raise LookupError("a framework's own") from ExceptionGroup("tasks", [error, *others])
         if not query(scope).get("catch"):
             raise
     finally:

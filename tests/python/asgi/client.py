@@ -170,15 +170,14 @@ class Client:
         found, self._buffer = self._buffer[:length], self._buffer[length:]
         return found
 
+    def read_chunk(self) -> bytes:
+        """Reads one chunk of a chunked body; empty at its end."""
+        chunk = self._exactly(int(self._until(b"\r\n"), 16))
+        assert self._exactly(2) == b"\r\n"
+        return chunk
+
     def _read_chunks(self) -> bytes:
-        pieces: list[bytes] = []
-        while True:
-            length = int(self._until(b"\r\n"), 16)
-            if length == 0:
-                assert self._exactly(2) == b"\r\n"
-                return b"".join(pieces)
-            pieces.append(self._exactly(length))
-            assert self._exactly(2) == b"\r\n"
+        return b"".join(iter(self.read_chunk, b""))
 
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._buffer:

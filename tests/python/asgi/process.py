@@ -230,5 +230,13 @@ class Server:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
+    def wait_for_rest(self, seconds: float = 10) -> None:
+        """Waits until all that is under way waits for somebody: then no CPU time is used."""
+        deadline, used = time.monotonic() + seconds, -1.0
+        while (now := self.cpu_seconds()) != used:
+            assert time.monotonic() < deadline, "the server does not come to rest"
+            used = now
+            time.sleep(0.2)
+
 
 StartServer = Callable[..., Server]

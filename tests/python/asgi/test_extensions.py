@@ -148,18 +148,11 @@ def test_files_wait_for_a_client_that_does_not_read(server: Server, tmp_path: Pa
     for client in clients:
         client.send(get(f"/endless-copy?path={path}"))
         client.read_head()
-    # Until every one of them waits: the server rests then.
-    deadline = time.monotonic() + 10
-    used = server.cpu_seconds()
-    while True:
-        time.sleep(0.2)
-        if (now := server.cpu_seconds()) == used:
-            break
-        assert time.monotonic() < deadline, "the server does not come to rest"
-        used = now
+    server.wait_for_rest()
     assert server.status("VmRSS") - before < 20 * 1024
     for client in clients:
         client.reset()
+    deadline = time.monotonic() + 10
     while server.descriptors() > fds:
         assert time.monotonic() < deadline, "the files or the connections stay open"
         time.sleep(0.05)

@@ -154,15 +154,25 @@ def test_a_send_that_waits_is_woken_when_the_client_leaves(server: Server) -> No
     server.out.wait_for("blocked send raised ClientDisconnected", since=mark, seconds=1)
 
 
-def test_not_catching_that_is_no_error(start_server: StartServer) -> None:
+@pytest.mark.parametrize("target", ["/send_late", "/send_late?group=alone"])
+def test_not_catching_that_is_no_error(start_server: StartServer, target: str) -> None:
     server = start_server("--log-level", "debug")
     client = server.connect()
-    client.send(get("/send_late"))
+    client.send(get(target))
     client.read_head()
     client.reset()
     server.log.wait_for("DEBUG GET /send_late: the client left before its answer was complete")
     assert server.ask("/hello") == "hello"
     assert "Traceback" not in server.log.text
+
+
+def test_an_error_beside_that_is_one(server: Server) -> None:
+    mark = server.log.mark()
+    with server.connect() as client:
+        client.send(get("/send_late?group=mixed"))
+        client.read_head()
+    server.log.wait_for("ERROR GET /send_late: the application raised LookupError", since=mark)
+    server.log.wait_for("ValueError: another", since=mark)
 
 
 def test_raising_something_else_after_the_client_left_does_not_claim_an_answer(

@@ -193,6 +193,21 @@ def test_a_client_that_does_not_read_holds_the_application_back(server: Server, 
     assert body == pattern(piece) * rounds
 
 
+def test_a_client_that_never_reads_costs_little(server: Server) -> None:
+    """A stream of 1 GiB in pieces of 64 KiB costs less than 1 MiB of the server's memory."""
+    with server.connect() as client:
+        assert len(client.ask("/endless?size=4&piece=65536").body) == 4 * MIB
+    before, mark = server.status("VmRSS"), server.out.mark()
+    with server.connect(receive_buffer=4096) as client:
+        client.send(get("/endless?size=1024&piece=65536"))
+        waits = server.out.wait_for(r"send waits at (\d+)", since=mark)
+        assert int(waits[1]) < 8 * MIB
+        grown = server.status("VmRSS") - before
+        assert grown < 1024, f"{grown} KiB more while the client did not read"
+        assert server.ask("/hello") == "hello"
+        client.reset()
+
+
 def test_a_large_body_to_a_slow_client(server: Server) -> None:
     with server.connect(receive_buffer=16 * 1024) as client:
         client.send(get("/big?size=4&kind=bytes", "Connection: close"))

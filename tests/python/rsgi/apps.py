@@ -192,18 +192,24 @@ async def refused(scope: Scope, protocol: HTTPProtocol) -> None:
 
 @handler
 async def twice(scope: Scope, protocol: HTTPProtocol) -> None:
-    """Answers twice."""
-    protocol.response_str(200, [], "first")
-    for again in (
-        protocol.response_empty,
-        protocol.response_bytes,
-        protocol.response_stream,
-        lambda: protocol.response_file(200, [], FILE),
-    ):
-        try:
-            again()
-        except ProtocolError as error:
-            note(f"again: {error}")
+    """Answers again and again, after a whole answer or within a stream."""
+    if "stream" in query(scope):
+        transport = protocol.response_stream(200, [])
+        await transport.send_str("first ")
+    else:
+        transport = None
+        protocol.response_str(200, [], "first")
+    protocol.response_empty(500)
+    protocol.response_bytes(500, [], b"second")
+    protocol.response_str(500, [], "second")
+    protocol.response_file(500, [], FILE)
+    protocol.response_file_range(500, [], FILE, 1, 2)
+    try:
+        protocol.response_stream(500)
+    except ProtocolError as error:
+        note(f"again: {error}")
+    if transport is not None:
+        await transport.send_str("last")
 
 
 @handler

@@ -94,11 +94,15 @@ def test_what_is_refused_can_be_made_good(server: Server, case: str) -> None:
     assert response.body.decode().startswith(EXPECTED[case]), response.body
 
 
-def test_a_second_answer_is_refused(server: Server) -> None:
-    mark = server.out.mark()
-    assert ask(server, "/twice").body == b"first"
-    server.out.wait_for("again", since=mark)
-    assert server.out.since(mark).count("again: this request was answered before") == 4
+@pytest.mark.parametrize(
+    ("target", "body"), [("/twice", b"first"), ("/twice?stream=1", b"first last")]
+)
+def test_a_second_answer_does_nothing(server: Server, target: str, body: bytes) -> None:
+    mark, log = server.out.mark(), server.log.mark()
+    response = ask(server, target)
+    assert (response.status, response.body) == (200, body)
+    server.out.wait_for("again: this request was answered before", since=mark)
+    assert server.log.since(log) == ""
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -59,8 +59,11 @@ def test_files(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("target", ["/iterated", "/streamed"])
-def test_streams(client: httpx.Client, target: str) -> None:
+def test_streams(client: httpx.Client, emmett: Server, target: str) -> None:
+    mark = emmett.log.mark()
     assert client.get(target).content == b"0\n1\n2\n"
+    assert client.get("/items/1").status_code == 200
+    assert "ERROR" not in emmett.log.since(mark)
 
 
 def test_websockets(emmett: Server) -> None:
