@@ -25,7 +25,7 @@ from granian_uring.config import Settings
 from granian_uring.errors import ExitCode, is_disconnect
 from granian_uring.guard import ExitGuard
 from granian_uring.lifespan import Lifespan, LifespanFailed, call_hook
-from granian_uring.selector import new_event_loop
+from granian_uring.loops import new_event_loop
 
 __all__ = ["run"]
 
@@ -196,7 +196,7 @@ class _Service:
         self._access = access
         self._access_writer: threading.Thread | None = None
         self._state: dict[str, Any] | None = {} if interface == "asgi" else None
-        self._loop = new_event_loop(worker)
+        self._loop = new_event_loop(settings.loop, worker)
         self._lifespan: Lifespan | None = None
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
@@ -236,7 +236,7 @@ class _Service:
             self._worker.start_watchdog(self._notifier)
         for number in _SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, number)
-        # These also act when the loop hangs; the loop still hears of the signal as above.
+        # These also act when the loop hangs, or does not run.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop_signal)
         try:
@@ -253,8 +253,7 @@ class _Service:
         return self._guard.code
 
     def _serve_until_stopped(self, addresses: list[str]) -> None:
-        # A signal may have come while the loop ran for the application's own start.
-        if not self._stop.is_set() and self._until_stopped(self._start(addresses)):
+        if self._until_stopped(self._start(addresses)):
             self._until_stopped(self._stop.wait())
             self._guard.start(self._stop_seconds)
             self._until_stopped(self._wind_up())
@@ -348,6 +347,10 @@ class _Service:
 
     async def _start(self, addresses: list[str]) -> bool:
         """Starts the application, then accepting. False when it did not come to that."""
+        # What came while the loop did not run comes first.
+        await asyncio.sleep(0)
+        if self._stop.is_set():
+            return False
         if self._state is not None:
             self._lifespan = Lifespan(self._application, self._state)
             self._tell(lambda: self._notifier.status("starting the application"))
@@ -492,6 +495,10 @@ class _Service:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with contextlib.suppress(RuntimeError):
             self._worker.abandon()
+        # The loop of a child ends when it comes back to it. One on the ring does so by itself: its
+        # selector is the parent's.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon(_leave_child, RuntimeError("it came back to the server's loop"))
         self._after_fork()
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -503,6 +510,10 @@ class _Service:
 
     def _on_stop_signal(self, number: int, _frame: object) -> None:
         self._guard.start(self._stop_seconds)
+        # The loop hears of it by itself as well: but uvloop does not of one that came while it did
+        # not run.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(number))
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 1:
