@@ -670,6 +670,10 @@ impl<H: Host> Proactor for Hosted<H> {
         !self.state.ready.is_empty()
     }
 
+    fn wake_fd(&mut self) -> io::Result<RawFd> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this runtime has no wake fd"))
+    }
+
     fn wait(
         &mut self,
         deadline: Option<Instant>,
