@@ -27,6 +27,7 @@ __all__ = [
     "RSGIWebsocketMessage",
     "RSGIWebsocketProtocol",
     "RSGIWebsocketTransport",
+    "RuntimeChoice",
     "StartResponse",
     "Trusted",
     "Worker",
