@@ -15,6 +15,7 @@ use granian_uring::access_log::{AccessLog, Format};
 use granian_uring::config::Config;
 use granian_uring::proactor::Proactor;
 use granian_uring::proactor::hosted::monoio::{Epoll, Monoio};
+use granian_uring::proactor::hosted::tokio_uring::TokioUring;
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Body, Event, RequestId, SendError, Server};
 
@@ -55,6 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "uring" => serve(Uring::new()?, &options),
         "monoio" => serve(Monoio::new()?, &options),
         "epoll" => serve(Epoll::new()?, &options),
+        "tokio-uring" => serve(TokioUring::new()?, &options),
         other => Err(format!("no runtime is called {other}").into()),
     }
 }
