@@ -5,6 +5,17 @@ VENV ?= .venv
 APP ?= examples.hello:app
 ARGS ?=
 
+# The runtime that the tests are to run on; empty is each test's own choice.
+RUNTIME ?=
+RUNTIMES = uring monoio epoll
+ifneq ($(RUNTIME),)
+export RUNTIME
+export GRANIAN_RUNTIME := $(RUNTIME)
+endif
+# The fallback is tested where it is needed: in a sandbox without io_uring.
+sandbox = $(if $(filter epoll,$(RUNTIME)),python3 tests/without_io_uring.py)
+pytest = $(sandbox) $(VENV)/bin/python -m pytest $(if $(RUNTIME),-m 'not io_uring')
+
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .PHONY: help build run test check format lint types wheel bench clean
@@ -52,10 +63,12 @@ deps: venv
 		cp tests/requirements.txt $(VENV)/.requirements; \
 	fi
 
-test: test-rust test-python test-systemd ## install what tests need, and run every test
+test: test-rust test-python test-systemd ## install what tests need, and run every test; RUNTIME=epoll: on that
 
+# What is not about a runtime has no need to be run on one.
 test-rust: toolchain ## the core: unit and integration tests
-	cargo test --locked --package granian-uring
+	$(sandbox) cargo test --locked --package granian-uring \
+		$(if $(RUNTIME),--test proactor_laws --test drain)
 
 sim: toolchain ## simulate the server: SEED=7 tells what happens in one world, SEEDS=100000 tries many
 	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) cargo test --locked \
@@ -87,15 +100,30 @@ fuzz: toolchain ## fuzz what reads from clients: SECONDS=60 for each target, TAR
 	done
 
 test-python: build deps ## the server process, its loop and its command line
-	$(VENV)/bin/python -m pytest tests/python
+	$(pytest) tests/python
 
 test-systemd: build deps ## the server under a real systemd (needs root)
-	$(VENV)/bin/python -m pytest tests/systemd
+	$(pytest) tests/systemd
+
+# test-rust has the laws and the drain of each of them.
+test-runtimes: build deps ## a short set of tests on every runtime
+	@set -e; for runtime in $(RUNTIMES); do \
+		echo "--- $$runtime"; \
+		$(MAKE) --no-print-directory test-short RUNTIME=$$runtime; \
+	done
+
+test-short:
+	$(pytest) -q $(addprefix tests/python/,$(short_set))
+	$(pytest) -q 'tests/systemd/test_restart.py::test_restarts_under_load_lose_nothing[unix-5]'
+
+short_set = asgi/test_messages.py asgi/test_bodies.py asgi/test_responses.py asgi/test_clients.py \
+	asgi/test_stopping.py asgi/test_websocket.py loop/test_ring_signals.py loop/test_ring_network.py \
+	rsgi/test_answers.py wsgi/test_threads.py wsgi/test_files.py
 
 autobahn: build deps ## fuzz WebSockets with the Autobahn test suite (needs CPython 2.7): SECTIONS="1.* 12.*"
 	$(VENV)/bin/python tests/autobahn/run.py $(foreach section,$(SECTIONS),'$(section)')
 
-check: format lint types test ## all checks, as CI runs them
+check: format lint types test test-runtimes ## all checks, as CI runs them
 
 format: deps ## formatting, without changing a file (make fix changes them)
 	cargo fmt --all --check
@@ -135,4 +163,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust sim fuzz test-python test-systemd autobahn fix access-log-cost
+.PHONY: test-rust test-runtimes test-short sim fuzz test-python test-systemd autobahn fix access-log-cost

@@ -1,7 +1,7 @@
 //! The server without Python: answers every request with one line, until SIGTERM's default ends
 //! it. Shows the loop that an embedder of the core writes, and measures what the core costs.
 //!
-//!     cargo run --release --example hello [ADDRESS] [--access-log] [--requests N]
+//!     cargo run --release --example hello [ADDRESS] [--runtime NAME] [--access-log] [--requests N]
 //!
 //! `--access-log` writes a line for each request to stdout; with `--requests` it ends after that
 //! many, so that a program can count what they cost (`benches/access_log.py`).
@@ -13,29 +13,63 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use granian_uring::access_log::{AccessLog, Format};
 use granian_uring::config::Config;
+use granian_uring::proactor::Proactor;
+use granian_uring::proactor::hosted::monoio::{Epoll, Monoio};
+use granian_uring::proactor::hosted::tokio_uring::TokioUring;
 use granian_uring::proactor::uring::Uring;
 use granian_uring::server::{Body, Event, RequestId, SendError, Server};
 
 const BODY: &[u8] = b"Hello, world!";
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let mut address = "127.0.0.1:8000".to_owned();
-    let (mut logs, mut left) = (false, u64::MAX);
+/// What the command line asks for.
+struct Options {
+    address: String,
+    runtime: String,
+    logs: bool,
+    requests: u64,
+}
+
+fn options() -> Result<Options, Box<dyn Error>> {
+    let mut options = Options {
+        address: "127.0.0.1:8000".to_owned(),
+        runtime: "uring".to_owned(),
+        logs: false,
+        requests: u64::MAX,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--access-log" => logs = true,
-            "--requests" => left = arguments.next().ok_or("--requests needs a number")?.parse()?,
-            _ => address = argument,
+            "--access-log" => options.logs = true,
+            "--requests" => {
+                options.requests = arguments.next().ok_or("--requests needs a number")?.parse()?;
+            }
+            "--runtime" => options.runtime = arguments.next().ok_or("--runtime needs a name")?,
+            _ => options.address = argument,
         }
     }
-    let mut server = Server::new(Uring::new()?, Config::default());
-    server.add_listener(OwnedFd::from(TcpListener::bind(address)?))?;
-    if logs {
+    Ok(options)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = options()?;
+    match options.runtime.as_str() {
+        "uring" => serve(Uring::new()?, &options),
+        "monoio" => serve(Monoio::new()?, &options),
+        "epoll" => serve(Epoll::new()?, &options),
+        "tokio-uring" => serve(TokioUring::new()?, &options),
+        other => Err(format!("no runtime is called {other}").into()),
+    }
+}
+
+fn serve<P: Proactor>(proactor: P, options: &Options) -> Result<(), Box<dyn Error>> {
+    let mut server = Server::new(proactor, Config::default());
+    server.add_listener(OwnedFd::from(TcpListener::bind(&options.address)?))?;
+    if options.logs {
         let stdout = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
         server.log_access(AccessLog::to_file(Format::compile(None, false, false)?, stdout)?);
     }
     server.start_accepting();
+    let mut left = options.requests;
     while left > 0 {
         server.turn(None)?;
         while let Some(event) = server.next_event() {
@@ -55,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn answer(server: &mut Server<Uring>, request: RequestId) -> Result<(), SendError> {
+fn answer(server: &mut Server<impl Proactor>, request: RequestId) -> Result<(), SendError> {
     let _ = server.take_request(request).ok_or(SendError::Gone)?;
     let headers: [(&[u8], &[u8]); 2] =
         [(b"content-type", b"text/plain"), (b"content-length", b"13")];

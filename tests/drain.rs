@@ -11,6 +11,8 @@
 //! events. The ignored tests are negative controls: the same without steps of the protocol, where
 //! clients are lost (`cargo test --test drain -- --ignored control`).
 //!
+//! Each runtime drains; `RUNTIME` in the environment chooses one.
+//!
 //! Not here: what becomes of requests and idle connections in a drain (`simulation.rs`), and the
 //! drain of a whole service (`systemd`).
 #![allow(
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
 use granian_uring::config::Config;
+use granian_uring::proactor::runtime::{Choice, Kind, Runtime, Wish};
 use granian_uring::proactor::simulated::{Random, Sight, Simulated, World};
 use granian_uring::proactor::uring::Uring;
 use granian_uring::proactor::{ListenerId, Proactor};
@@ -41,7 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLIENT_THREADS: usize = 8;
 /// A process that exits instead of draining: for the negative control.
 const CARELESS: &str = "DRAIN_NOT_AT_ALL";
-const OLD_KERNEL: &str = "DRAIN_WITHOUT_ACCEPT_DONTWAIT";
+/// The runtime of a process: the name of one, or this.
+const RUNTIME: &str = "DRAIN_ON";
+const OLD_KERNEL: &str = "uring before Linux 6.10";
 
 /// A server whose application answers every request with the target that was asked for.
 struct Worker<P> {
@@ -102,11 +107,19 @@ fn read_answer(reader: &mut impl BufRead, target: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn ring() -> Uring {
+/// The runtimes under test.
+fn kinds() -> Vec<Kind> {
+    let chosen = env::var("RUNTIME").unwrap_or_default();
+    Kind::ALL.into_iter().filter(|kind| chosen.is_empty() || kind.name() == chosen).collect()
+}
+
+fn open(wish: Wish) -> Runtime {
+    Choice::new(wish).unwrap().open().unwrap().0
+}
+
+fn old_ring() -> Uring {
     let mut ring = Uring::new().unwrap();
-    if env::var_os(OLD_KERNEL).is_some() {
-        ring.forget_accept_dontwait();
-    }
+    ring.forget_accept_dontwait();
     ring
 }
 
@@ -114,9 +127,15 @@ fn ring() -> Uring {
 #[test]
 #[ignore = "a process of the other tests"]
 fn worker() {
-    let mut control = UnixStream::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
     let listener = io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let mut worker = Worker::new(ring(), listener);
+    match env::var(RUNTIME).unwrap() {
+        name if name == OLD_KERNEL => work(Worker::new(old_ring(), listener)),
+        name => work(Worker::new(open(name.parse().unwrap()), listener)),
+    }
+}
+
+fn work<P: Proactor>(mut worker: Worker<P>) {
+    let mut control = UnixStream::from(io::stderr().as_fd().try_clone_to_owned().unwrap());
     worker.server.watch(control.as_raw_fd());
     worker.turn(Some(Instant::now()));
     writeln!(control, "ready").unwrap();
@@ -146,11 +165,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(listener: &TcpListener, switch: Option<&str>) -> Self {
+    fn start(listener: &TcpListener, environment: &[(&str, &str)]) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "worker", "--nocapture"]);
-        command.envs(switch.map(|name| (name, "1")));
+        command.envs(environment.iter().copied());
         command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
         command.stdout(Stdio::null()).stderr(OwnedFd::from(theirs));
         let child = command.spawn().unwrap();
@@ -196,11 +215,11 @@ fn call(port: u16, number: usize) -> io::Result<()> {
 fn calls_over_drains(
     clients: usize,
     drains: usize,
-    switch: Option<&str>,
+    environment: &[(&str, &str)],
 ) -> (Vec<io::Error>, usize) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let mut processes = [(); 2].map(|()| Some(Process::start(&listener, switch)));
+    let mut processes = [(); 2].map(|()| Some(Process::start(&listener, environment)));
     let (started, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let mut totals = [0; 2];
     let mut add = |numbers: [usize; 2]| {
@@ -228,7 +247,7 @@ fn calls_over_drains(
             }
             let process = &mut processes[drain % 2];
             add(process.take().unwrap().stop());
-            *process = Some(Process::start(&listener, switch));
+            *process = Some(Process::start(&listener, environment));
         }
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
@@ -241,25 +260,42 @@ fn calls_over_drains(
     (lost, answered)
 }
 
+fn assert_none_is_lost(clients: usize, drains: usize, runtime: &str) {
+    println!("{runtime}");
+    let (lost, answered) = calls_over_drains(clients, drains, &[(RUNTIME, runtime)]);
+    assert!(lost.is_empty(), "{lost:?}");
+    assert_eq!(answered, clients);
+}
+
 #[test]
 fn fifty_thousand_clients_over_twenty_drains() {
-    let (lost, answered) = calls_over_drains(50_000, 20, None);
-    assert!(lost.is_empty(), "{lost:?}");
-    assert_eq!(answered, 50_000);
+    if kinds().contains(&Kind::Uring) {
+        assert_none_is_lost(50_000, 20, Kind::Uring.name());
+    }
+}
+
+#[test]
+fn ten_thousand_clients_over_ten_drains_of_the_other_runtimes() {
+    for kind in kinds().into_iter().filter(|kind| *kind != Kind::Uring) {
+        assert_none_is_lost(10_000, 10, kind.name());
+    }
 }
 
 #[test]
 fn the_same_before_linux_6_10() {
-    let (lost, answered) = calls_over_drains(10_000, 10, Some(OLD_KERNEL));
-    assert!(lost.is_empty(), "{lost:?}");
-    assert_eq!(answered, 10_000);
+    if kinds().contains(&Kind::Uring) {
+        assert_none_is_lost(10_000, 10, OLD_KERNEL);
+    }
 }
 
 #[test]
 #[ignore = "negative control: shows that the tests above can fail"]
 fn control_processes_that_exit_instead_of_draining_lose_clients() {
-    let (lost, _) = calls_over_drains(10_000, 10, Some(CARELESS));
-    assert!(!lost.is_empty());
+    for kind in kinds() {
+        let environment = [(RUNTIME, kind.name()), (CARELESS, "1")];
+        let (lost, _) = calls_over_drains(10_000, 10, &environment);
+        assert!(!lost.is_empty(), "{kind:?}");
+    }
 }
 
 /// A client that asks, and ends its side behind that: its connection is over with the answer.
@@ -273,16 +309,11 @@ fn connect_and_ask(listener: &TcpListener, target: &str) -> BufReader<TcpStream>
 
 /// Two idle servers; a client comes and wakes the first, which is just about to leave. True when
 /// the client is answered.
-fn leave_when_woken(dontwait: bool, sweep: bool) -> bool {
+fn leave_when_woken<P: Proactor>(make: impl Fn() -> P, sweep: bool) -> bool {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let mut client = connect_and_ask(&listener, "/first");
-    let [mut leaving, mut sibling] = [(); 2].map(|()| {
-        let mut ring = Uring::new().unwrap();
-        if !dontwait {
-            ring.forget_accept_dontwait();
-        }
-        Worker::new(ring, listener.try_clone().unwrap().into())
-    });
+    let [mut leaving, mut sibling] =
+        [(); 2].map(|()| Worker::new(make(), listener.try_clone().unwrap().into()));
     // The first to wait is the first to be woken. A client before it makes both go through the
     // whole turn once, so that nothing but the accept is under way.
     while leaving.answered == 0 || leaving.server.census().connections > 0 {
@@ -317,9 +348,13 @@ fn leave_when_woken(dontwait: bool, sweep: bool) -> bool {
 
 #[test]
 fn a_client_that_woke_the_leaving_server_is_not_stranded() {
-    for dontwait in [true, false] {
-        for round in 0..20 {
-            assert!(leave_when_woken(dontwait, true), "round {round}, dontwait: {dontwait}");
+    for round in 0..20 {
+        for kind in kinds() {
+            let answered = leave_when_woken(|| open(Wish::Exactly(kind)), true);
+            assert!(answered, "round {round}, {kind:?}");
+        }
+        if kinds().contains(&Kind::Uring) {
+            assert!(leave_when_woken(old_ring, true), "round {round}, {OLD_KERNEL}");
         }
     }
 }
@@ -327,9 +362,12 @@ fn a_client_that_woke_the_leaving_server_is_not_stranded() {
 #[test]
 #[ignore = "negative control: shows that the test above can fail"]
 fn control_without_the_sweep_a_client_is_stranded() {
-    let stranded = (0..20).filter(|_| !leave_when_woken(true, false)).count();
-    println!("{stranded} of 20 stranded");
-    assert!(stranded > 0);
+    for kind in kinds() {
+        let make = || open(Wish::Exactly(kind));
+        let stranded = (0..20).filter(|_| !leave_when_woken(make, false)).count();
+        println!("{kind:?}: {stranded} of 20 stranded");
+        assert!(stranded > 0);
+    }
 }
 
 /// A client that is there when the drain begins is answered; one that comes later is too, or is

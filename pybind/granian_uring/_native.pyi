@@ -29,6 +29,7 @@ __all__ = [
     "RSGIWebsocketProtocol",
     "RSGIWebsocketTransport",
     "ReadyFiles",
+    "RuntimeChoice",
     "StartResponse",
     "Trusted",
     "Worker",

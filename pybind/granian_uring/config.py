@@ -587,9 +587,10 @@ class Settings:
     )
 
     runtime: str = option(
-        "What drives the I/O of the server.",
+        "What drives the I/O of the server; auto is uring, or epoll where io_uring cannot be used. "
+        "See docs/runtimes.md.",
         group="Process",
-        type=click.Choice(["auto", "uring"]),
+        type=click.Choice(["auto", "uring", "monoio", "epoll"]),
         default="auto",
     )
     pid_file: Path | None = option(

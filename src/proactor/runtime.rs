@@ -10,6 +10,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::str::FromStr;
 use std::time::Instant;
 
+use super::hosted::monoio::{Epoll, Monoio};
 use super::seccomp::{self, FilterError};
 use super::uring::{RingError, Uring};
 use super::{Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
@@ -19,29 +20,35 @@ use super::{Completion, Lease, ListenerId, Operation, Outgoing, Proactor, Stream
 pub enum Kind {
     /// [`Uring`].
     Uring,
+    /// [`Monoio`].
+    Monoio,
+    /// [`Epoll`].
+    Epoll,
 }
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 1] = [Self::Uring];
+    pub const ALL: [Self; 3] = [Self::Uring, Self::Monoio, Self::Epoll];
 
     /// Its word for `--runtime`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Uring => "uring",
+            Self::Monoio => "monoio",
+            Self::Epoll => "epoll",
         }
     }
 
     fn needs_io_uring(self) -> bool {
-        match self {
-            Self::Uring => true,
-        }
+        self != Self::Epoll
     }
 
     fn open(self) -> Result<Runtime, Refusal> {
         let proactor: Box<dyn Proactor> = match self {
             Self::Uring => Box::new(Uring::new()?),
+            Self::Monoio => Box::new(Monoio::new()?),
+            Self::Epoll => Box::new(Epoll::new().map_err(|error| epoll_refusal(&error))?),
         };
         Ok(Runtime { kind: self, proactor })
     }
@@ -80,6 +87,15 @@ pub struct Refusal {
 impl From<RingError> for Refusal {
     fn from(error: RingError) -> Self {
         Self { problem: error.problem(), hint: error.hint().to_owned() }
+    }
+}
+
+fn epoll_refusal(error: &io::Error) -> Refusal {
+    Refusal {
+        problem: format!("the kernel refused an epoll: {error}"),
+        hint: "it takes some open files (LimitNOFILE= of the unit, `ulimit -n`) and a thread for \
+               each listener (TasksMax=, `ulimit -u`)"
+            .to_owned(),
     }
 }
 
@@ -144,7 +160,7 @@ impl Choice {
             Wish::Exactly(kind) => Ok((kind.open().map_err(|refusal| refusal.of(kind))?, None)),
             Wish::Auto => match self.barred.clone().map_or_else(|| Kind::Uring.open(), Err) {
                 Ok(runtime) => Ok((runtime, None)),
-                Err(refusal) => Err(refusal),
+                Err(refusal) => Ok((Kind::Epoll.open()?, Some(refusal))),
             },
         }
     }

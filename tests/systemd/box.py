@@ -28,6 +28,9 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 EXAMPLES = REPOSITORY / "examples" / "systemd"
 PROGRAM = Path(os.environ.get("GRANIAN_URING", REPOSITORY / ".venv" / "bin" / "granian-uring"))
+# Whoever runs the tests chooses the runtime for all services that do not choose one.
+_RUNTIME = os.environ.get("GRANIAN_RUNTIME")
+RUNTIME = f"Environment=GRANIAN_RUNTIME={_RUNTIME}\n" if _RUNTIME else ""
 # The bound on every wait for an event; only a failing test reaches it.
 EVENT_SECONDS = 30.0
 
@@ -154,7 +157,7 @@ class Service:
         self.set(
             f"ExecStart=\nExecStart={command}\nWorkingDirectory={HERE}\n"
             # The program, a Python and this folder may lie in a home or in /tmp.
-            f"ProtectHome=tmpfs\nBindReadOnlyPaths={readable}\n{service}"
+            f"ProtectHome=tmpfs\nBindReadOnlyPaths={readable}\n{RUNTIME}{service}"
         )
 
     def set(self, lines: str, *, drop_in: str = "test") -> None:

@@ -30,6 +30,14 @@ STEADY_SECONDS = 0.5
 def test_restarts_under_load_lose_nothing(
     service: Service, place: Place, restarts: int, report: Callable[[str], None]
 ) -> None:
+    restart_under_load(service, place, restarts, report)
+
+
+def restart_under_load(
+    service: Service, place: Place, restarts: int, report: Callable[[str], None]
+) -> None:
+    """Restarts so often, each time with a new environment; nothing is lost, and each waits for no
+    longer than it must."""
     service.set("Environment=GENERATION=0", drop_in="generation")
     pids = {place.get("/echo?id=0")["pid"]}
     times: list[Restart] = []

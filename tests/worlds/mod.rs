@@ -11,6 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use granian_uring::proactor::hosted::monoio::{Epoll, Monoio};
+use granian_uring::proactor::hosted::tokio_uring::TokioUring;
 use granian_uring::proactor::simulated::{self, Simulated};
 use granian_uring::proactor::uring::Uring;
 use granian_uring::proactor::{Accepted, Completion, ListenerId, Outgoing, Proactor, StreamId};
@@ -252,6 +253,8 @@ pub(crate) fn proactors() -> Vec<Named> {
         ("monoio, few buffers", || Box::new(Monoio::with_buffers(FEW_BUFFERS).unwrap())),
         ("epoll", || Box::new(Epoll::new().unwrap())),
         ("epoll, few buffers", || Box::new(Epoll::with_buffers(FEW_BUFFERS).unwrap())),
+        ("tokio-uring", || Box::new(TokioUring::new().unwrap())),
+        ("tokio-uring, few buffers", || Box::new(TokioUring::with_buffers(FEW_BUFFERS).unwrap())),
     ];
     let chosen = std::env::var("RUNTIME").unwrap_or_default();
     all.into_iter().filter(|(name, _)| name.starts_with(&chosen)).collect()

@@ -22,6 +22,7 @@ mod operations;
 mod ring;
 
 pub mod monoio;
+pub mod tokio_uring;
 
 use std::collections::VecDeque;
 use std::io;
@@ -55,6 +56,7 @@ pub enum Direction {
 pub struct Vectors {
     first: *const libc::iovec,
     count: usize,
+    message: *const libc::msghdr,
 }
 
 /// Memory that a block of a file is read into, of a [`Sending`] too.
@@ -377,8 +379,10 @@ impl<H: Host> State<H> {
                 self.begin(async move { Done::FileRead(stream, read.await) });
             }
             Step::Send => {
+                let message = sending.message();
                 let vectors = sending.vectors();
-                let vectors = Vectors { first: vectors.as_ptr(), count: vectors.len() };
+                let (first, count) = (vectors.as_ptr(), vectors.len());
+                let vectors = Vectors { first, count, message };
                 let sent = H::send(opened, vectors);
                 self.begin(async move { Done::Sent(stream, sent.await) });
             }

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import pytest
 from asgi.client import get
-from asgi.process import HERE, Lines, Server
+from asgi.process import HERE, RUNTIME, Lines, Server
 
 from faults.attacks import IDLE
 
@@ -131,21 +131,29 @@ class Victim:
         return found
 
     def operations(self) -> int:
-        """How many operations the kernel waits with for our ring, as it tells in fdinfo."""
+        """How many operations the kernel waits with for our rings, as it tells in fdinfo; where
+        there is no ring, how many fds it watches for us.
+        """
+        if RUNTIME == "epoll":
+            return sum(told.count("tfd:") for told in self.told_of("eventpoll"))
+        while True:
+            rings = [told.partition("PollList:")[2] for told in self.told_of("io_uring")]
+            assert len(rings) == (1 if RUNTIME == "uring" else 2), rings
+            counts = [ring.partition("CqOverflowList:")[0].count("op=") for ring in rings]
+            # The list is left out while a ring is at work; an idle one waits for something.
+            if all(counts):
+                return sum(counts)
+
+    def told_of(self, kind: str) -> list[str]:
+        """What the kernel tells of each fd of this kind, proc_pid_fdinfo(5)."""
         folder = Path(f"/proc/{self.server.pid}")
-        rings = []
+        told = []
         for fd in (folder / "fd").iterdir():
             # Connections come and go.
             with contextlib.suppress(FileNotFoundError):
-                if str(fd.readlink()) == "anon_inode:[io_uring]":
-                    rings.append(fd)
-        assert len(rings) == 1, rings
-        count = 0
-        # The list is left out while the ring is at work; an idle one waits for an accept at least.
-        while count == 0:
-            told = (folder / "fdinfo" / rings[0].name).read_text()
-            count = told.partition("PollList:")[2].partition("CqOverflowList:")[0].count("op=")
-        return count
+                if str(fd.readlink()) == f"anon_inode:[{kind}]":
+                    told.append((folder / "fdinfo" / fd.name).read_text())
+        return told
 
     def is_as_before(self, seconds: float = 15.0) -> None:
         """Connections, requests, tasks, fds, operations and memory are what they were.
