@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         match argument.as_str() {
             "--access-log" => logs = true,
             "--requests" => left = arguments.next().ok_or("--requests needs a number")?.parse()?,
+            word if word.starts_with('-') => return Err(format!("{word} is not known").into()),
             _ => address = argument,
         }
     }
