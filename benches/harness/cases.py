@@ -80,6 +80,10 @@ WSGI_INLINE = (
     Entrant("uwsgi"),
     Entrant("socketify"),
 )
+# Granian takes no more connections than this, idle ones too.
+MANY = ("--backlog", "16384", "--backpressure", "16384")
+IDLE = (Entrant(OURS), Entrant("granian", MANY), *map(Entrant, ("uvicorn", "fastpysgi")))
+LOOPS = ("uring", "asyncio", "uvloop", "rloop")
 RUNTIMES = ("uring", "monoio", "tokio-uring", "epoll")
 
 
@@ -210,13 +214,13 @@ def connections() -> list[Case]:
              (*get(HELLO_BYTES), "--churn"), MAIN),
         Case("pipelining", "connections", "16 requests at once", "asgi", hello,
              (*get(HELLO_BYTES), "--pipeline", "16"), MAIN),
-        Case("idle", "idle", f"{IDLE_CONNECTIONS:,} idle connections", "asgi", hello, idle, MAIN,
+        Case("idle", "idle", f"{IDLE_CONNECTIONS:,} idle connections", "asgi", hello, idle, IDLE,
              "connection"),
     ]  # fmt: skip
 
 
 def floors() -> list[Case]:
-    """The runtimes side by side, and the server without Python beside a bare ring loop."""
+    """Our loops and runtimes side by side, and the server without Python beside its floor."""
     hello = get(HELLO_BYTES)
     runtimes = tuple(Entrant(OURS, ("--runtime", name), name) for name in RUNTIMES)
     rust = tuple(
@@ -224,7 +228,12 @@ def floors() -> list[Case]:
         for name in RUNTIMES
     )
     rust += (Entrant("bare ring loop"), Entrant("hyper"))
+    loops = tuple(Entrant(OURS, ("--loop", name), name) for name in LOOPS)
     return [
+        Case("loops", "runtimes", "ASGI hello on each loop", "asgi", "asgi_apps:hello", hello,
+             loops, count_calls=True),
+        Case("loops-database", "runtimes", "three round trips to a database on each loop", "asgi",
+             "asgi_apps:database", get(3 * 17), loops, backend=True),
         Case("runtimes", "runtimes", "ASGI hello on each runtime", "asgi", "asgi_apps:hello", hello,
              runtimes, count_calls=True),
         Case("rust-hello", "floor", "hello without Python", "", "", hello, rust, count_calls=True),

@@ -54,29 +54,39 @@ def no_websocket(target: str) -> list[str]:
     return [] if "websocket" in target else ["--no-ws"]
 
 
+def idle_time(word: str) -> list[str]:
+    """Some close an idle connection after 2 to 5 s, which our server and Granian do not."""
+    return [word, "75"]
+
+
 def uvicorn(folder: Path, port: int, interface: str, target: str) -> list[str]:
     """The usual uvicorn, on uvloop and httptools."""
     words = ["--host", "127.0.0.1", "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
-    words += ["--no-access-log", "--log-level", "warning"]
+    words += ["--no-access-log", "--log-level", "warning", *idle_time("--timeout-keep-alive")]
     return [str(folder / "uvicorn"), *words, target]
 
 
 def hypercorn(folder: Path, port: int, interface: str, target: str) -> list[str]:
     """Hypercorn on uvloop."""
-    words = ["--bind", f"127.0.0.1:{port}", "-k", "uvloop", "-w", "1"]
+    words = ["--bind", f"127.0.0.1:{port}", "-k", "uvloop", "-w", "1", *idle_time("--keep-alive")]
     return [str(folder / "hypercorn"), *words, target]
 
 
 def gunicorn_asgi(folder: Path, port: int, interface: str, target: str) -> list[str]:
     """Gunicorn's own ASGI worker."""
-    words = ["--bind", f"127.0.0.1:{port}", "-k", "asgi", "--asgi-loop", "uvloop", "-w", "1"]
-    return [str(folder / "gunicorn"), *words, target]
+    words = ["-k", "asgi", "--asgi-loop", "uvloop"]
+    return gunicorn(folder, port, words, target)
 
 
 def gunicorn_gthread(folder: Path, port: int, interface: str, target: str) -> list[str]:
     """Gunicorn's threaded worker, with one thread."""
-    words = ["--bind", f"127.0.0.1:{port}", "-k", "gthread", "--threads", "1", "-w", "1"]
-    return [str(folder / "gunicorn"), *words, target]
+    return gunicorn(folder, port, ["-k", "gthread", "--threads", "1"], target)
+
+
+def gunicorn(folder: Path, port: int, words: list[str], target: str) -> list[str]:
+    """Gunicorn, with a worker of some kind."""
+    common = ["--bind", f"127.0.0.1:{port}", "-w", "1", "--graceful-timeout", "1"]
+    return [str(folder / "gunicorn"), *common, *idle_time("--keep-alive"), *words, target]
 
 
 def uwsgi(folder: Path, port: int, interface: str, target: str) -> list[str]:

@@ -16,6 +16,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 from cases import Case, all_cases
 from figures import Spread, spread
 from peers import OURS
@@ -137,6 +138,8 @@ def latency(results: Results) -> Any:
                 continue
             draw_line(place, list(range(len(quantiles))), values, entrant.name, entrant.peer)
         place.set_yscale("log")
+        for axis in (place.yaxis.set_major_formatter, place.yaxis.set_minor_formatter):
+            axis(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
         place.set_xticks(range(len(quantiles)), quantiles)
         place.set_ylabel("µs from when a request was due")
         place.set_title(case.title, fontsize=10)

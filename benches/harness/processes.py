@@ -50,9 +50,9 @@ def usage(pids: list[int]) -> Usage:
     ticks = sum(sum(map(int, one[11:15])) for one in fields if one)
     threads = {}
     for pid in pids:
-        for thread in (PROC / str(pid) / "task").iterdir():
-            # A kernel may be built without it, and a thread may end meanwhile.
-            with contextlib.suppress(OSError):
+        # A kernel may be built without schedstat, and a thread or process may end meanwhile.
+        with contextlib.suppress(OSError):
+            for thread in (PROC / str(pid) / "task").iterdir():
                 threads[int(thread.name)] = int((thread / "schedstat").read_text().split()[0])
     return Usage(threads, ticks / TICKS_PER_SECOND)
 
@@ -71,7 +71,9 @@ def pss_bytes(pids: list[int]) -> int:
     """Proportional set size: shared pages are split among those who share them."""
     total = 0
     for pid in pids:
-        for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
+        # A child may have ended since it was listed.
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
     return total

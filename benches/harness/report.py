@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cases import Case, all_cases
-from figures import number, ratio, spread
+from figures import Spread, number, ratio, spread
 from peers import OURS, REPOSITORY, run
 from results import Outcome, Results
 
@@ -89,7 +89,33 @@ def readme(results: Results) -> str:
         line = readme_line(case, outcomes)
         lines += [line] if line else []
     unit = "CPU per request or message in µs, of all processes and threads"
-    return "\n".join([*lines, "", f"{unit}; memory of an idle connection in bytes."])
+    lines += ["", f"{unit}; memory of an idle connection in bytes.", ""]
+    return "\n".join([*lines, *servers(results), *floor(results)]).strip()
+
+
+def servers(results: Results) -> list[str]:
+    """One line for each server: its start, memory, system calls, and latencies at fixed rates."""
+    hello = results.cases.get("asgi-hello", {})
+    rates = [case for case in all_cases() if case.group == "latency"]
+    rates = [case for case in rates if case.name in results.cases]
+    names = [name for name, outcome in hello.items() if outcome.rounds]
+    if not names:
+        return []
+    head = ["ASGI hello", "start, ms", "memory, MiB", "system calls"]
+    rows = [[*head, *(f"p50 / p99 / p99.9 at {case.title}, µs" for case in rates)]]
+    rows.append(["---"] * len(rows[0]))
+    for name in names:
+        rounds = hello[name].rounds
+        cells = [str(spread(rounds, figure)) for figure in ("first_answer_ms", "pss_fresh_mib")]
+        at_rates = [latencies(results.cases[case.name].get(name)) for case in rates]
+        rows.append([name, *cells, calls(hello[name]), *at_rates])
+    return [*(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def latencies(outcome: Outcome | None) -> str:
+    """The medians of three quantiles."""
+    found = [spread(outcome.rounds, f"{q}_us") for q in ("p50", "p99", "p99.9")] if outcome else []
+    return " / ".join(number(one.median) for one in found if one)
 
 
 def readme_line(case: Case, outcomes: dict[str, Outcome]) -> str | None:
@@ -223,7 +249,7 @@ def saturates(case: Case) -> bool:
 
 def studies(results: Results) -> list[str]:
     """What was measured once."""
-    lines = [*floor(results)]
+    lines = ["## The floor", "", *floor(results)]
     restart = results.studies.get("restart")
     if restart:
         lines += ["## `systemctl restart` under load", ""]
@@ -234,26 +260,45 @@ def studies(results: Results) -> list[str]:
 def floor(results: Results) -> list[str]:
     """A hello beside its floor: a bare ring loop, and the application without a server."""
     inside = results.studies.get("in_process")
-    rust = results.cases.get("rust-hello", {}).get("bare ring loop")
-    ours = results.cases.get("asgi-hello", {}).get(OURS)
     if not inside:
         return []
-    lines = ["## The floor of an ASGI hello", ""]
     if reason := missing(inside):
-        return [*lines, reason, ""]
-    lines += [
-        f"The application in-process, CPython {inside['python']}: {number(inside['call_us'])} µs "
-        f"called with its scope, {number(inside['task_us'])} µs as a Task.",
+        return [f"The floor of an ASGI hello is not known: {reason}", ""]
+    lines = [
+        f"The floor of an ASGI hello: in-process (CPython {inside['python']}) the application "
+        f"takes {number(inside['call_us'])} µs called with its scope, "
+        f"{number(inside['task_us'])} µs as a Task.",
     ]
-    ring = spread(rust.rounds, "cpu_us") if rust and rust.rounds else None
-    mine = spread(ours.rounds, "cpu_us") if ours and ours.rounds else None
+    ring = figure(results, "rust-hello", "bare ring loop")
+    mine = figure(results, "asgi-hello", OURS)
     if ring and mine:
         sum_us = ring.median + inside["task_us"]
         lines += [
-            f"A bare ring loop: {ring} µs. Together {number(sum_us)} µs; {OURS} is at {mine} µs, "
-            f"**{mine.median / sum_us:.2f} of the floor**.",
+            f"A bare ring loop takes {ring} µs. Together {number(sum_us)} µs; {OURS} is at {mine} "
+            f"µs, {mine.median / sum_us:.2f} of the floor.",
         ]
-    return [*lines, ""]
+    return [*lines, *without_python(results), ""]
+
+
+def without_python(results: Results) -> list[str]:
+    """The server without Python beside a bare ring loop and hyper."""
+    lines = []
+    for case in ("rust-hello", "rust-pipelined"):
+        outcomes = results.cases.get(case, {})
+        ours = outcomes.get("examples/hello uring")
+        for name, called in (("bare ring loop", "a bare ring loop"), ("hyper", "hyper")):
+            peer = outcomes.get(name)
+            shares = ratio(ours.rounds, peer.rounds, "cpu_us") if ours and peer else None
+            if shares:
+                how = "pipelined, " if case == "rust-pipelined" else ""
+                lines.append(f"Without Python, {how}it costs {shares} of what {called} does.")
+    return lines
+
+
+def figure(results: Results, case: str, entrant: str) -> Spread | None:
+    """The CPU of one entrant, if it was measured."""
+    outcome = results.cases.get(case, {}).get(entrant)
+    return spread(outcome.rounds, "cpu_us") if outcome else None
 
 
 def missing(study: dict[str, object]) -> str | None:

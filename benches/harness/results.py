@@ -37,6 +37,15 @@ class Results:
         """The figures of one entrant, at first without any."""
         return self.cases.setdefault(case, {}).setdefault(entrant, Outcome())
 
+    def forget_failures(self) -> None:
+        """Has every entrant tried again that has failed."""
+        for outcomes in self.cases.values():
+            for outcome in outcomes.values():
+                outcome.failure = None
+                if isinstance(outcome.calls_per_answer, str):
+                    outcome.calls_per_answer = None
+        self.studies = {k: v for k, v in self.studies.items() if "missing" not in v}
+
     def save(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
         data = {

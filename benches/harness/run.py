@@ -106,7 +106,7 @@ class Run:
         label = f"round {number + 1} {case.name} {entrant.name}"
         try:
             sample = self.bench.sample(case, entrant, self.place_of(case, entrant))
-        except Failed as failure:
+        except (Failed, OSError, subprocess.SubprocessError) as failure:
             outcome.failure = str(failure)
             self.say(f"{label}: {outcome.failure}")
         else:
@@ -147,7 +147,7 @@ class Run:
         try:
             place = self.place_of(case, entrant)
             outcome.calls_per_answer = self.bench.calls(case, entrant, place)
-        except Failed as failure:
+        except (Failed, OSError, subprocess.SubprocessError) as failure:
             outcome.calls_per_answer = str(failure).splitlines()[0]
         self.say(f"system calls, {case.name} {entrant.name}: {outcome.calls_per_answer}")
         self.save()
@@ -206,6 +206,8 @@ def describe(options: argparse.Namespace, place: Environment, cases: list[Case])
             versions |= place.versions(PEERS[name])
         except (OSError, subprocess.CalledProcessError):
             continue
+    if OURS in versions:
+        versions[OURS] += f" ({commit()})"
     return {
         "cpu": model[0] if model else platform.machine(),
         "cores": os.cpu_count(),
@@ -217,6 +219,13 @@ def describe(options: argparse.Namespace, place: Environment, cases: list[Case])
         "seconds": options.seconds,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def commit() -> str:
+    """The commit that is measured, with a word when the tree has changes."""
+    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "no commit"
 
 
 def parse_options() -> argparse.Namespace:
@@ -233,7 +242,8 @@ def parse_options() -> argparse.Namespace:
     add("--rounds", type=int, help="alternating rounds (5, quick 3)")
     add("--seconds", type=float, help="seconds of load per sample (2, quick 0.8)")
     add("--limit", type=float, help="minutes after which no round begins (60, quick 5)")
-    add("--resume", action="store_true", help="go on with what is in the output folder")
+    more = "go on with what is in the output folder, and try again what failed"
+    add("--resume", action="store_true", help=more)
     add("--no-studies", action="store_true", help="only rounds")
     add("--no-plots", action="store_true", help="no matplotlib is installed, nothing drawn")
     add("--newest", action="store_true", help="update the peers to their newest releases")
@@ -280,6 +290,7 @@ def prepare(options: argparse.Namespace) -> Run:
     (output / "logs").mkdir(parents=True, exist_ok=True)
     path = output / "results.json"
     results = Results.load(path) if options.resume and path.exists() else Results(facts)
+    results.forget_failures()
     if results.facts["versions"] != facts["versions"]:
         raise SystemExit(
             f"error: {path} has figures of other versions\n\nhint: leave out --resume to begin anew"
