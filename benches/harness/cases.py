@@ -115,7 +115,7 @@ def interfaces() -> list[Case]:
              WSGI_POOL, quick=True, count_calls=True),
         Case("wsgi-inline", "interfaces", "WSGI hello, on the thread of the I/O", "wsgi",
              "wsgi_apps:hello", hello, WSGI_INLINE, quick=True, count_calls=True),
-        Case("asgi-hello-other", "interfaces", "ASGI hello on another Python", "asgi",
+        Case("asgi-hello-other", "interfaces", "ASGI hello, CPython", "asgi",
              "asgi_apps:hello", hello, MAIN[:3], other_python=True),
     ]  # fmt: skip
 

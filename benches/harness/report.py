@@ -86,7 +86,7 @@ def readme(results: Results) -> str:
         "|---|---|---|---|---|---|",
     ]
     for case, outcomes in measured(results):
-        line = readme_line(case, outcomes)
+        line = readme_line(title(case, results), case, outcomes)
         lines += [line] if line else []
     unit = "CPU per request or message in µs, of all processes and threads"
     lines += ["", f"{unit}; memory of an idle connection in bytes.", ""]
@@ -118,7 +118,7 @@ def latencies(outcome: Outcome | None) -> str:
     return " / ".join(number(one.median) for one in found if one)
 
 
-def readme_line(case: Case, outcomes: dict[str, Outcome]) -> str | None:
+def readme_line(shown: str, case: Case, outcomes: dict[str, Outcome]) -> str | None:
     """One case; none if it has no peers, or ours was not measured."""
     name = figure_of(case)
     first = case.entrants[0]
@@ -131,7 +131,7 @@ def readme_line(case: Case, outcomes: dict[str, Outcome]) -> str | None:
     if not ours or not ours.rounds or not peers or first.peer != OURS:
         return None
     best = min(peers, key=lambda peer: median(peers[peer], name))
-    cells = [case.title, str(spread(ours.rounds, name)), best_cell(best, peers[best], name)]
+    cells = [shown, str(spread(ours.rounds, name)), best_cell(best, peers[best], name)]
     cells.append(str(ratio(ours.rounds, peers[best].rounds, name) or ""))
     if granian := peers.get("granian"):
         figure = spread(granian.rounds, name)
@@ -154,17 +154,29 @@ def best_cell(peer: str, outcome: Outcome, name: str) -> str:
 
 def body(results: Results) -> list[str]:
     """Every case, in groups."""
-    lines: list[str] = []
+    lines = left_out(results)
     group = ""
     for case, outcomes in measured(results):
         if case.group != group:
             group = case.group
             lines += [f"## {group[0].upper()}{group[1:]}", ""]
         asked = f"`{' '.join(case.load)}`, `{case.target or 'hello'}`"
-        lines += [f"### {case.title}", "", asked, ""]
+        lines += [f"### {title(case, results)}", "", asked, ""]
         lines += table(case, outcomes)
         lines += remarks(case, outcomes)
     return [*lines, *studies(results)]
+
+
+def left_out(results: Results) -> list[str]:
+    """The cases that there was no time for."""
+    names = [name for name in results.facts["cases"] if name not in results.cases]
+    return [f"Not measured, since the time was over: {', '.join(names)}.", ""] if names else []
+
+
+def title(case: Case, results: Results) -> str:
+    """A case's title, with the Python if it is another one."""
+    other = results.facts.get("other_python")
+    return f"{case.title} {other}" if case.other_python and other else case.title
 
 
 def table(case: Case, outcomes: dict[str, Outcome]) -> list[str]:
@@ -237,7 +249,10 @@ def doubts(case: Case, outcome: Outcome) -> Iterator[str]:
     if backlog and backlog.high > 1 - SERVED_SHARE:
         yield f"overloaded: up to {backlog.high:.0%} of the requests that were due never began"
     elif share and share.low < SATURATED_SHARE and saturates(case):
-        yield f"had only {share.low:.0%} of its core in a round, so it was not saturated"
+        load = spread(outcome.rounds, "load_share")
+        full = load is not None and load.high > SATURATED_SHARE
+        why = ": the load's core was the full one" if full else ""
+        yield f"had only {share.low:.0%} of its core in a round, so it was not saturated{why}"
     if connects and connects.low > 0 and "--churn" not in case.load:
         yield f"closed connections that the load had to make again ({connects})"
 

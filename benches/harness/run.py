@@ -218,6 +218,7 @@ def describe(options: argparse.Namespace, place: Environment, cases: list[Case])
         "load_core": options.load_core,
         "seconds": options.seconds,
         "date": time.strftime("%Y-%m-%d"),
+        "cases": [case.name for case in cases],
     }
 
 
@@ -291,6 +292,7 @@ def prepare(options: argparse.Namespace) -> Run:
     path = output / "results.json"
     results = Results.load(path) if options.resume and path.exists() else Results(facts)
     results.forget_failures()
+    results.facts["cases"] = sorted({*results.facts["cases"], *facts["cases"]})
     if results.facts["versions"] != facts["versions"]:
         raise SystemExit(
             f"error: {path} has figures of other versions\n\nhint: leave out --resume to begin anew"

@@ -35,6 +35,7 @@ def results(**outcomes: Outcome) -> Results:
     """Results of `CASE`, stored and read again as a later run would."""
     facts = {"python": "3.13.0", "versions": {}, "cpu": "a CPU", "cores": 2, "kernel": "6.18"}
     facts |= {"server_core": 0, "load_core": 1, "date": "2026-01-01", "seconds": 2.0}
+    facts |= {"cases": [CASE.name, "churn"]}
     return Results(facts, {CASE.name: {name.replace("_", "-"): o for name, o in outcomes.items()}})
 
 
@@ -118,6 +119,7 @@ def test_the_report_is_written_from_the_stored_figures(tmp_path: Path) -> None:
     assert "- uvicorn has no figures:\n  exited with 3 at its start\n  no such option" in text
     assert "| granian | 18.0 (16.0 to 20.0) | 0.50 |" in text
     assert "| 4.00 |" in text
+    assert "the time was over: churn." in text
 
 
 def test_what_is_not_to_be_believed_is_said() -> None:
@@ -127,6 +129,7 @@ def test_what_is_not_to_be_believed_is_said() -> None:
     rate = next(case for case in cases.all_cases() if case.group == "latency")
     assert doubts(CASE, core_share=0.99, backlog_share=0, connects=0) == []
     assert "not saturated" in doubts(CASE, core_share=0.5)[0]
+    assert doubts(CASE, core_share=0.5, load_share=0.99)[0].endswith("core was the full one")
     assert doubts(rate, core_share=0.5) == []
     assert "overloaded" in doubts(rate, core_share=1.0, backlog_share=0.3)[0]
     assert "closed connections" in doubts(CASE, connects=7)[0]
