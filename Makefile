@@ -63,12 +63,12 @@ deps: venv
 		cp tests/requirements.txt $(VENV)/.requirements; \
 	fi
 
-test: test-rust test-python test-systemd ## install what tests need, and run every test; RUNTIME=epoll: on that
+test: test-rust test-python test-bench test-systemd ## install what tests need, and run every test; RUNTIME=epoll: on that
 
 # What is not about a runtime has no need to be run on one.
 test-rust: toolchain ## the core: unit and integration tests
 	$(sandbox) cargo test --locked --package granian-uring \
-		$(if $(RUNTIME),--test proactor_laws --test drain)
+		$(if $(RUNTIME),--test proactor_laws --test drain,--package load)
 
 sim: toolchain ## simulate the server: SEED=7 tells what happens in one world, SEEDS=100000 tries many
 	$(if $(SEED),SEED=$(SEED)) $(if $(SEEDS),SEEDS=$(SEEDS)) cargo test --locked \
@@ -101,6 +101,10 @@ fuzz: toolchain ## fuzz what reads from clients: SECONDS=60 for each target, TAR
 
 test-python: build deps ## the server process, its loop and its command line
 	$(pytest) tests/python
+
+test-bench: build deps ## the benchmark's own arithmetic, and one case of it
+	cargo build --locked --package load
+	$(VENV)/bin/python -m pytest benches/harness
 
 test-systemd: build deps ## the server under a real systemd (needs root)
 	$(pytest) tests/systemd
@@ -138,7 +142,8 @@ types: build deps ## mypy, and the stub file against the compiled module
 	$(VENV)/bin/mypy -p granian_uring -p examples
 	$(VENV)/bin/mypy tests/python
 	cd tests/systemd && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
-	cd benches/harness && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
+	cd benches/harness && MYPYPATH=../../tests/systemd \
+		../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
 	$(VENV)/bin/python -m mypy.stubtest granian_uring._native \
 		--allowlist tests/stubtest-allowlist
 
@@ -151,9 +156,13 @@ wheel: venv ## a release wheel in dist/
 	@$(maturin) build --release --strip --out dist --interpreter $(VENV)/bin/python
 	@ls dist
 
-bench: build deps ## CPU per request beside Granian and uvicorn (needs wrk)
-	$(VENV)/bin/python benches/harness/hello.py --python "$(python)" \
-		--ours "$(abspath $(VENV))/bin/granian-uring" $(ARGS)
+# The newest Python is measured, and one case on the default one too.
+bench: build deps ## beside the peers, case by case: ARGS=--quick takes 5 minutes, else up to an hour
+	$(MAKE) build deps VENV=.venv-newest PYTHON="$$(.ci/find-python --newest)"
+	cargo build --locked --release --package load --package floor
+	cargo build --locked --release --example hello
+	$(VENV)/bin/python benches/harness/run.py --ours .venv-newest/bin/granian-uring \
+		--other $(VENV)/bin/granian-uring $(ARGS)
 
 access-log-cost: toolchain ## instructions per request with and without the access log (needs valgrind)
 	cargo build --locked --release --example hello
@@ -163,4 +172,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust test-runtimes test-short sim fuzz test-python test-systemd autobahn fix access-log-cost
+.PHONY: test-rust test-runtimes test-short sim fuzz test-python test-bench test-systemd autobahn fix access-log-cost

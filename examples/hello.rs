@@ -44,6 +44,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
                 options.requests = arguments.next().ok_or("--requests needs a number")?.parse()?;
             }
             "--runtime" => options.runtime = arguments.next().ok_or("--runtime needs a name")?,
+            word if word.starts_with('-') => return Err(format!("{word} is not known").into()),
             _ => options.address = argument,
         }
     }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
+# Of a few processes, each of whose readings is rounded down.
+MOST_ROUNDED_SECONDS = 0.05
 
 
 def family(pid: int) -> list[int]:
@@ -29,37 +33,47 @@ def stat_fields(process: Path) -> list[str]:
         return []
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time used so far, of all threads."""
+@dataclass(frozen=True)
+class Usage:
+    """CPU time used so far, told in two ways."""
+
+    # Nanoseconds by thread, exact, of threads that live: proc(5)'s schedstat.
+    threads: dict[int, int]
+    # User and system time of all threads that there ever were, and of children that were waited
+    # for; its clock has ticks of 10 ms.
+    seconds: float
+
+
+def usage(pids: list[int]) -> Usage:
+    """What these processes have used."""
     fields = [stat_fields(PROC / str(pid)) for pid in pids]
-    return sum(int(one[11]) + int(one[12]) for one in fields if one) / TICKS_PER_SECOND
+    ticks = sum(sum(map(int, one[11:15])) for one in fields if one)
+    threads = {}
+    for pid in pids:
+        # A kernel may be built without schedstat, and a thread or process may end meanwhile.
+        with contextlib.suppress(OSError):
+            for thread in (PROC / str(pid) / "task").iterdir():
+                threads[int(thread.name)] = int((thread / "schedstat").read_text().split()[0])
+    return Usage(threads, ticks / TICKS_PER_SECOND)
+
+
+def cpu_seconds(before: Usage, after: Usage) -> float:
+    """CPU time between two readings: exact if no thread has ended between them."""
+    by_ticks = after.seconds - before.seconds
+    if not before.threads or not before.threads.keys() <= after.threads.keys():
+        return by_ticks
+    exact = sum(after.threads.values()) - sum(before.threads.values())
+    # Where threads came and went, the exact clock has missed more than the ticks can have rounded.
+    return by_ticks if by_ticks - exact / 1e9 > MOST_ROUNDED_SECONDS else exact / 1e9
 
 
 def pss_bytes(pids: list[int]) -> int:
     """Proportional set size: shared pages are split among those who share them."""
     total = 0
     for pid in pids:
-        for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
+        # A child may have ended since it was listed.
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
     return total
-
-
-def context_switches(pids: list[int]) -> int:
-    """How often a thread was put on a core so far: an idle server's wake-ups."""
-    total = 0
-    for pid in pids:
-        for thread in (PROC / str(pid) / "task").iterdir():
-            for line in (thread / "status").read_text().splitlines():
-                if "voluntary_ctxt_switches" in line:
-                    total += int(line.split()[1])
-    return total
-
-
-def iowait_seconds(core: int) -> float:
-    """The time a core has so far been idle with I/O said to be outstanding."""
-    for line in (PROC / "stat").read_text().splitlines():
-        name, *fields = line.split()
-        if name == f"cpu{core}":
-            return int(fields[4]) / TICKS_PER_SECOND
-    raise SystemExit(f"error: core {core} is not in /proc/stat")
