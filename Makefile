@@ -142,6 +142,7 @@ types: build deps ## mypy, and the stub file against the compiled module
 	$(VENV)/bin/mypy -p granian_uring -p examples
 	$(VENV)/bin/mypy tests/python
 	cd tests/systemd && ../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
+	cd benches && ../$(VENV)/bin/mypy --config-file ../pyproject.toml *.py
 	cd benches/harness && MYPYPATH=../../tests/systemd \
 		../../$(VENV)/bin/mypy --config-file ../../pyproject.toml .
 	$(VENV)/bin/python -m mypy.stubtest granian_uring._native \
@@ -164,6 +165,12 @@ bench: build deps ## beside the peers, case by case: ARGS=--quick takes 5 minute
 	$(VENV)/bin/python benches/harness/run.py --ours .venv-newest/bin/granian-uring \
 		--other $(VENV)/bin/granian-uring $(ARGS)
 
+bench-parts: toolchain ## time the parts of the server with Criterion: ARGS=http1 for some of them
+	cargo bench --locked --bench parts -- $(ARGS)
+
+icount: venv ## count instructions of the parts (needs valgrind), fail past 3 %; RECORD=1 writes them down
+	$(VENV)/bin/python benches/icount.py $(if $(RECORD),--record)
+
 access-log-cost: toolchain ## instructions per request with and without the access log (needs valgrind)
 	cargo build --locked --release --example hello
 	python3 benches/access_log.py --most 5
@@ -172,4 +179,4 @@ clean: ## remove what was built
 	rm -rf target dist build $(VENV) pybind/granian_uring/_native*.so
 
 python_sources = pybind examples tests benches
-.PHONY: test-rust test-runtimes test-short sim fuzz test-python test-bench test-systemd autobahn fix access-log-cost
+.PHONY: test-rust test-runtimes test-short sim fuzz test-python test-bench test-systemd autobahn fix bench-parts icount access-log-cost

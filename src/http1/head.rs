@@ -11,6 +11,7 @@ use super::Limits;
 use super::error::ProtocolError;
 use super::request::{RequestHead, Version};
 use super::syntax::{is_field_byte, is_token};
+use super::words::plain_length;
 use httparse::{Header, Request, Status};
 use std::mem::MaybeUninit;
 
@@ -96,7 +97,11 @@ impl HeadReader {
                 b'\r' => (),
                 _ if !is_field_byte(byte) => return Err(ProtocolError::ControlCharacter),
                 _ if self.line_start == 0 => self.measure_target(byte, limits)?,
-                _ => (),
+                _ => {
+                    // What follows in a header line is as plain, mostly.
+                    let end = input.len().min(limits.head_bytes);
+                    self.scanned += plain_length(&input[position + 1..end]);
+                }
             }
             self.scanned += 1;
         }

@@ -16,6 +16,7 @@
 //! | `chunked` | the chunked transfer coding, both ways |
 //! | `response` | encoding of a response's head |
 //! | `syntax` | characters, lists and numbers of the grammar |
+//! | `words` | bytes looked at eight at a time |
 //! | `error` | whose fault it was: [`ProtocolError`] the client's, [`ResponseError`] the application's |
 //!
 //! Deliberately not here: sockets, clocks, timeouts, threads, a runtime; percent-decoding and the
@@ -41,6 +42,7 @@ mod syntax;
 mod target;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use connection::{Connection, Event};
 pub use error::{NotFinished, ProtocolError, ResponseError};

@@ -8,6 +8,7 @@
 use super::error::ResponseError;
 use super::framing::ResponseFraming;
 use super::syntax::{decimal, is_token, list, write_decimal};
+use super::words::has_control;
 
 /// Headers that every response has unless the application sends its own, each a whole field line
 /// with its line end: most responses have them, and a line is copied faster than it is put together.
@@ -285,8 +286,8 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
     if !is_token(name) {
         return Err(ResponseError::InvalidHeaderName(name.escape_ascii().to_string()));
     }
-    // All three are below every character that a value has.
-    if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
+    // Hardly any value has a control character, be it one that it may have.
+    if has_control(value) && value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | b'\0')) {
         return Err(ResponseError::InvalidHeaderValue(name.escape_ascii().to_string()));
     }
     Ok(())

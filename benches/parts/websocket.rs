@@ -1,10 +1,6 @@
 //! WebSocket messages without a socket: what one costs on its way in and out again.
-//!
-//! `cargo bench --bench websocket` shows wall time. Instructions, which are the same on every run,
-//! are counted over a fixed number of echoes and nothing else: `WEBSOCKET_ROUNDS=100000 valgrind
-//! --tool=callgrind target/release/deps/websocket-* text` (or `binary`, `deflate`).
 
-use criterion::{Criterion, Throughput};
+use crate::case::Case;
 use granian_uring::http1::{self, AutomaticHeaders};
 use granian_uring::websocket::{Codecs, Connection, Deflate, Event, Framed, Message, Settings};
 use std::hint::black_box;
@@ -76,46 +72,22 @@ fn message(opcode: u8, length: usize) -> Vec<u8> {
     frame
 }
 
-/// So many echoes of 128 bytes and nothing else: for counting instructions.
-fn count(name: &str, rounds: u64) {
-    let deflate = if name == "deflate" { Deflate::Context } else { Deflate::Off };
-    let input = message(if name == "binary" { 2 } else { 1 }, 128);
-    let mut peer = Peer::new(deflate);
-    for _ in 0..rounds {
-        peer.echo(black_box(&input));
-    }
-}
-
-fn measure(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("websocket");
-    for length in [16, 128, 4096, 1 << 20] {
+pub(super) fn cases() -> Vec<Case> {
+    let echo = |name: String, opcode: u8, length: usize, deflate: Deflate| {
+        Case::new("websocket", name, move || {
+            let (input, mut peer) = (message(opcode, length), Peer::new(deflate));
+            move || peer.echo(black_box(&input))
+        })
+        .bytes(length)
+    };
+    let mut cases = Vec::new();
+    for length in [16, 128, 4096, 1 << 16] {
         for (kind, opcode) in [("text", 1), ("binary", 2)] {
-            let input = message(opcode, length);
-            let mut peer = Peer::new(Deflate::Off);
-            group.throughput(Throughput::Bytes(length as u64));
-            group.bench_function(format!("echo {kind} of {length}"), |bencher| {
-                bencher.iter(|| peer.echo(black_box(&input)));
-            });
+            cases.push(echo(format!("echo {kind} of {length}"), opcode, length, Deflate::Off));
         }
     }
     for deflate in [Deflate::EachMessage, Deflate::Context] {
-        let input = message(1, 1024);
-        let mut peer = Peer::new(deflate);
-        group.throughput(Throughput::Bytes(1024));
-        group.bench_function(format!("echo text of 1024, deflate {deflate:?}"), |bencher| {
-            bencher.iter(|| peer.echo(black_box(&input)));
-        });
+        cases.push(echo(format!("echo text of 1024, deflate {deflate:?}"), 1, 1024, deflate));
     }
-    group.finish();
-}
-
-fn main() {
-    let rounds = std::env::var("WEBSOCKET_ROUNDS").ok();
-    if let Some(rounds) = rounds.and_then(|text| text.parse().ok()) {
-        count(&std::env::args().nth(1).unwrap_or_default(), rounds);
-        return;
-    }
-    let mut criterion = Criterion::default().configure_from_args();
-    measure(&mut criterion);
-    criterion.final_summary();
+    cases
 }
