@@ -305,11 +305,6 @@ impl Uring {
         self.accept_dontwait = false;
     }
 
-    /// Whether entries wait for the next turn to be submitted.
-    pub(super) fn has_unsubmitted(&mut self) -> bool {
-        !self.ring.submission().is_empty()
-    }
-
     /// How a ring of this kernel is entered.
     pub(super) fn enter_flags(&self) -> EnterFlags {
         self.enter_flags
@@ -589,7 +584,7 @@ impl Uring {
     }
 
     /// Whether the kernel has to be entered: to take entries, or to do work that it deferred.
-    fn has_kernel_work(&self) -> bool {
+    pub(super) fn has_kernel_work(&self) -> bool {
         // SAFETY: no other queue object is alive here; this one only reads counters and flags.
         let submission = unsafe { self.ring.submission_shared() };
         !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
@@ -970,7 +965,7 @@ fn send_entry(sending: &mut Sending, stream: Fd) -> squeue::Entry {
     }
 }
 
-fn new_eventfd() -> io::Result<File> {
+pub(super) fn new_eventfd() -> io::Result<File> {
     // SAFETY: no pointers; the result is checked.
     let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
     if fd < 0 {
