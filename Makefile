@@ -7,7 +7,7 @@ ARGS ?=
 
 # The runtime that the tests are to run on; empty is each test's own choice.
 RUNTIME ?=
-RUNTIMES = uring monoio epoll
+RUNTIMES = uring monoio tokio-uring epoll
 ifneq ($(RUNTIME),)
 export RUNTIME
 export GRANIAN_RUNTIME := $(RUNTIME)

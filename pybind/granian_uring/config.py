@@ -590,7 +590,7 @@ class Settings:
         "What drives the I/O of the server; auto is uring, or epoll where io_uring cannot be used. "
         "See docs/runtimes.md.",
         group="Process",
-        type=click.Choice(["auto", "uring", "monoio", "epoll"]),
+        type=click.Choice(["auto", "uring", "monoio", "tokio-uring", "epoll"]),
         default="auto",
     )
     pid_file: Path | None = option(

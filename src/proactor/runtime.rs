@@ -11,6 +11,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use super::hosted::monoio::{Epoll, Monoio};
+use super::hosted::tokio_uring::TokioUring;
 use super::seccomp::{self, FilterError};
 use super::uring::{RingError, Uring};
 use super::{Completion, Lease, ListenerId, Operation, Outgoing, Proactor, StreamId};
@@ -22,13 +23,15 @@ pub enum Kind {
     Uring,
     /// [`Monoio`].
     Monoio,
+    /// [`TokioUring`].
+    TokioUring,
     /// [`Epoll`].
     Epoll,
 }
 
 impl Kind {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Uring, Self::Monoio, Self::Epoll];
+    pub const ALL: [Self; 4] = [Self::Uring, Self::Monoio, Self::TokioUring, Self::Epoll];
 
     /// Its word for `--runtime`.
     #[must_use]
@@ -36,6 +39,7 @@ impl Kind {
         match self {
             Self::Uring => "uring",
             Self::Monoio => "monoio",
+            Self::TokioUring => "tokio-uring",
             Self::Epoll => "epoll",
         }
     }
@@ -48,6 +52,7 @@ impl Kind {
         let proactor: Box<dyn Proactor> = match self {
             Self::Uring => Box::new(Uring::new()?),
             Self::Monoio => Box::new(Monoio::new()?),
+            Self::TokioUring => Box::new(TokioUring::new()?),
             Self::Epoll => Box::new(Epoll::new().map_err(|error| epoll_refusal(&error))?),
         };
         Ok(Runtime { kind: self, proactor })

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asgi.client import Client, Response, get
-from asgi.process import Server, StartServer
+from asgi.process import IDLE_BYTES, Server, StartServer
 
 
 def refusal(client: Client, status: int) -> Response:
@@ -159,7 +159,7 @@ def test_who_pipelines_flat_out_leaves_others_their_turn(start_server: StartServ
 
 
 def test_an_idle_connection_costs_little(start_server: StartServer) -> None:
-    """Below 2 KiB of memory of the process each, also after an answer with a long head."""
+    """Little memory of the process, also after an answer with a long head."""
     server = start_server()
     clients = [server.connect() for _ in range(100)]
     for client in clients:
@@ -172,7 +172,7 @@ def test_an_idle_connection_costs_little(start_server: StartServer) -> None:
     each = (private_kib(server) - before) * 1024 / count
     for client in clients:
         client.close()
-    assert each < 2048, f"{each:.0f} bytes for each idle connection"
+    assert each < IDLE_BYTES, f"{each:.0f} bytes for each idle connection"
 
 
 def private_kib(server: Server) -> int:
