@@ -42,6 +42,9 @@ __all__ = [
 class Activation:
     """What systemd passed to this process, or why that cannot be understood. Used once."""
 
+    def __new__(cls) -> Activation:
+        """Nothing was passed."""
+
 @final
 class Listeners:
     """Listening sockets. A worker takes them; socket files made for them go with this object."""
@@ -52,6 +55,10 @@ class Listeners:
     @property
     def addresses(self) -> list[str]:
         """Where they listen, as a person writes it: `127.0.0.1:8000`, `unix:/run/web.sock`."""
+    def share(self) -> Listeners:
+        """The same sockets once more, for another worker; their files stay with this object."""
+    def close(self) -> None:
+        """Closes the sockets that no worker took, and removes the files of all."""
 
 @final
 class Notifier:

@@ -16,6 +16,15 @@ use crate::errors::operator_error;
 #[pyclass(frozen, module = "granian_uring._native")]
 pub struct Activation(Mutex<Option<Result<activation::Activation, ActivationError>>>);
 
+#[pymethods]
+impl Activation {
+    /// Nothing was passed, or not to be asked for.
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::new(Some(Err(ActivationError::Absent(activation::VARIABLES[0])))))
+    }
+}
+
 /// Read `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES`, and remove them from the C environment
 /// (`os.environ` is a copy: the caller removes them there too).
 #[pyfunction]
@@ -64,6 +73,36 @@ impl Listeners {
     /// Remove the files of sockets on which nobody listens any more.
     pub fn remove_files(&self) {
         self.files.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[pymethods]
+impl Listeners {
+    /// The same sockets once more, for another worker; their files stay with this object.
+    fn share(&self) -> PyResult<Self> {
+        let mut sockets = Vec::new();
+        for listener in &*self.sockets.lock().unwrap_or_else(PoisonError::into_inner) {
+            sockets.push(Listener {
+                name: listener.name.clone(),
+                address: listener.address.clone(),
+                fd: listener.fd.try_clone()?,
+                inherited: listener.inherited,
+                file: None,
+                proxy_protocol: listener.proxy_protocol,
+            });
+        }
+        Ok(Self {
+            sockets: Mutex::new(sockets),
+            files: Mutex::default(),
+            notices: Vec::new(),
+            addresses: self.addresses.clone(),
+        })
+    }
+
+    /// Close the sockets that no worker took, and remove the files of all.
+    fn close(&self) {
+        drop(self.take());
+        self.remove_files();
     }
 }
 
