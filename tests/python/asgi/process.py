@@ -23,6 +23,8 @@ PROGRAM = Path(sys.executable).with_name("granian-uring")
 # A busy machine builds something else meanwhile: a bound against hanging, not a promise of speed.
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+# What `pytest --server-loop` says: the loop of every server that is not told another.
+LOOP_ENVIRONMENT: dict[str, str] = {}
 
 
 def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,7 +32,7 @@ def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.Com
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", **environment},
+        env={"PATH": "/usr/bin:/bin", **LOOP_ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=20,
@@ -124,7 +126,12 @@ class Server:
             [*program, str(PROGRAM), app, *(["--port", "0"] if port else []), *arguments],
             cwd=HERE,
             # Nothing of the one who runs the tests.
-            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **LOOP_ENVIRONMENT,
+                **(environment or {}),
+            },
             pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
