@@ -11,7 +11,7 @@ import pytest
 from asgi.process import Server
 
 FILE_BYTES = 20_000_000
-LOOPS = ["uring"]
+LOOPS = ["uring", "uvloop"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,8 @@ def served(
     with Server(*arguments, app=app, environment=environment) as server:
         server.wait_until_ready()
         assert f"the application: {framework.interface.upper()}, " in server.log.text
+        if loop == "uvloop":
+            assert "/uvloop/" in Path(f"/proc/{server.pid}/maps").read_text()
         yield Served(framework, server, downloaded)
         server.stop()
         if "shutdown" not in framework.lacks:
