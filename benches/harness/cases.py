@@ -67,7 +67,7 @@ def entrants(*names: str) -> tuple[Entrant, ...]:
 MAIN = entrants("granian", "uvicorn", "fastpysgi")
 ALL_ASGI = (*MAIN, *map(Entrant, ("socketify", "hypercorn", "gunicorn asgi")))
 STREAMS = entrants("granian", "uvicorn", "hypercorn", "gunicorn asgi")
-WEBSOCKETS = entrants("granian", "uvicorn", "socketify", "hypercorn")
+WEBSOCKETS = entrants("granian", "uvicorn", "socketify", "hypercorn", "gunicorn asgi")
 RSGI = entrants("granian")
 WSGI_POOL = (
     Entrant(OURS, ONE_THREAD),
@@ -125,7 +125,7 @@ def bodies() -> list[Case]:
     sizes = {"10": ("10 B", 10), "1k": ("1 KB", KIB), "10k": ("10 KB", 10 * KIB)}
     sizes["100k"] = ("100 KB", 100 * KIB)
     cases = [
-        Case(f"plain-{name}", "plain", f"{title} answer", "asgi", f"asgi_apps:plain_{name}",
+        Case(f"plain-{name}", "plain", f"{title} answer, ASGI", "asgi", f"asgi_apps:plain_{name}",
              get(size), MAIN)
         for name, (title, size) in sizes.items()
     ]  # fmt: skip
@@ -197,12 +197,12 @@ def connections() -> list[Case]:
     """How clients come: few and many, new ones, in a hurry, or not at all."""
     hello = "asgi_apps:hello"
     sweep = [
-        Case(f"sweep-{number}", "concurrency", f"{number} connections", "asgi", hello,
+        Case(f"sweep-{number}", "concurrency", f"ASGI hello, {count(number)}", "asgi", hello,
              get(HELLO_BYTES, number), MAIN)
         for number in (1, 8, 256, 1024)
     ]  # fmt: skip
     rates = [
-        Case(f"rate-{rate}", "latency", f"{rate:,} requests per second", "asgi", hello,
+        Case(f"rate-{rate}", "latency", f"ASGI hello at {rate:,} per second", "asgi", hello,
              (*get(HELLO_BYTES), "--rate", str(rate)), MAIN, quick=rate == 2000, stretch=1.5)
         for rate in (2000, 10_000)
     ]  # fmt: skip
@@ -210,9 +210,9 @@ def connections() -> list[Case]:
     return [
         *sweep,
         *rates,
-        Case("churn", "connections", "a connection for each request", "asgi", hello,
+        Case("churn", "connections", "ASGI hello, a connection for each request", "asgi", hello,
              (*get(HELLO_BYTES), "--churn"), MAIN),
-        Case("pipelining", "connections", "16 requests at once", "asgi", hello,
+        Case("pipelining", "connections", "ASGI hello, 16 requests at once", "asgi", hello,
              (*get(HELLO_BYTES), "--pipeline", "16"), MAIN),
         Case("idle", "idle", f"{IDLE_CONNECTIONS:,} idle connections", "asgi", hello, idle, IDLE,
              "connection"),
@@ -240,6 +240,11 @@ def floors() -> list[Case]:
         Case("rust-pipelined", "floor", "hello without Python, 16 requests at once", "", "",
              (*hello, "--pipeline", "16"), rust),
     ]  # fmt: skip
+
+
+def count(connections: int) -> str:
+    """In words."""
+    return f"{connections} connection{'s' if connections > 1 else ''}"
 
 
 def all_cases() -> list[Case]:

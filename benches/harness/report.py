@@ -102,7 +102,7 @@ def servers(results: Results) -> list[str]:
     if not names:
         return []
     head = ["ASGI hello", "start, ms", "memory, MiB", "system calls"]
-    rows = [[*head, *(f"p50 / p99 / p99.9 at {case.title}, µs" for case in rates)]]
+    rows = [[*head, *(f"µs at {case.load[-1]} per second: p50 / p99 / p99.9" for case in rates)]]
     rows.append(["---"] * len(rows[0]))
     for name in names:
         rounds = hello[name].rounds

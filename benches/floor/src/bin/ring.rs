@@ -17,9 +17,10 @@ use io_uring::types::Fd;
 use io_uring::{IoUring, opcode, squeue};
 
 const BUFFER_BYTES: usize = 16 * 1024;
-/// As many bytes as our server's answer has: the date and the server's name stand still.
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\
-    date: Thu, 01 Jan 2026 00:00:00 GMT\r\n\r\nHello, world!";
+/// The very bytes of our server's answer, but that the date stands still.
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\
+    date: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: granian-uring\r\ncontent-length: 13\r\n\r\n\
+    Hello, world!";
 /// `include/uapi/linux/io_uring.h`: in an entry's `ioprio`, do not try before there is something.
 const RECVSEND_POLL_FIRST: u16 = 1;
 
