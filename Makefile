@@ -165,8 +165,9 @@ bench: build deps ## beside the peers, case by case: ARGS=--quick takes 5 minute
 	$(VENV)/bin/python benches/harness/run.py --ours .venv-newest/bin/granian-uring \
 		--other $(VENV)/bin/granian-uring $(ARGS)
 
-bench-parts: toolchain ## time the parts of the server with Criterion: ARGS=http1 for some of them
+bench-parts: venv ## time the parts of the server with Criterion: ARGS=http1 for some of them
 	cargo bench --locked --bench parts -- $(ARGS)
+	$(VENV)/bin/python benches/scopes.py $(ARGS)
 
 icount: venv ## count instructions of the parts (needs valgrind), fail past 3 %; RECORD=1 writes them down
 	$(VENV)/bin/python benches/icount.py $(if $(RECORD),--record)

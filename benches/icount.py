@@ -95,12 +95,16 @@ def count_core() -> dict[str, float]:
 
 
 def count_scopes() -> dict[str, float]:
-    """With the interpreter that runs this, and where its builds of the binding are."""
+    return count_cases(scopes_program())
+
+
+def scopes_program() -> list[str]:
+    """Scopes in the interpreter that runs this, built where its builds of the binding are."""
     version = sys.version_info
     folder = f"target/python-{version.major}.{version.minor}"
     example = ["--package", "granian-uring-python", "--example", "scope_cases"]
     built = build(example, PYO3_PYTHON=sys.executable, CARGO_TARGET_DIR=folder)
-    return count_cases([sys.executable, "-c", IMPORT, built["scope_cases"]])
+    return [sys.executable, "-c", IMPORT, built["scope_cases"]]
 
 
 def build(targets: Sequence[str], **environment: str) -> dict[str, str]:

@@ -59,12 +59,16 @@ impl Case {
 }
 
 /// Does what `arguments` say: `names` prints the names of the cases, `count NAME ROUNDS` does so
-/// many rounds of one under the eyes of callgrind, and anything else is for Criterion.
+/// many rounds of one under the eyes of callgrind, and anything else is for `criterion`.
 ///
 /// # Errors
 ///
 /// There is no such case, or ROUNDS is no number.
-pub(super) fn measure(cases: Vec<Case>, arguments: &[String]) -> Result<(), Box<dyn Error>> {
+pub(super) fn measure(
+    cases: Vec<Case>,
+    arguments: &[String],
+    criterion: fn(&[String]) -> Criterion,
+) -> Result<(), Box<dyn Error>> {
     match arguments {
         [command] if command == "names" => {
             let mut out = std::io::stdout().lock();
@@ -81,7 +85,7 @@ pub(super) fn measure(cases: Vec<Case>, arguments: &[String]) -> Result<(), Box<
             counted_rounds(&mut round, rounds);
         }
         _ => {
-            let mut criterion = Criterion::default().configure_from_args();
+            let mut criterion = criterion(arguments);
             for case in cases {
                 case.time(&mut criterion);
             }

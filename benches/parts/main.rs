@@ -8,10 +8,12 @@ mod round_trip;
 mod timers;
 mod websocket;
 
+use criterion::Criterion;
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let cases = [http1::cases(), websocket::cases(), timers::cases(), round_trip::cases()];
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    case::measure(cases.into_iter().flatten().collect(), &arguments)
+    let criterion = |_: &[String]| Criterion::default().configure_from_args();
+    case::measure(cases.into_iter().flatten().collect(), &arguments, criterion)
 }

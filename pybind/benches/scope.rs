@@ -12,6 +12,7 @@ mod case;
 mod scope;
 
 use case::Case;
+use criterion::Criterion;
 use granian_uring::http1::{Connection, Event, Limits};
 use granian_uring::listener::Address;
 use granian_uring::server::Request;
@@ -91,15 +92,21 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+/// Criterion would read the command line of the interpreter; ours is a part of a name, or nothing.
+fn criterion(arguments: &[String]) -> Criterion {
+    arguments.iter().fold(Criterion::default(), Criterion::with_filter)
+}
+
 /// The module `scope_cases`.
 #[pymodule]
 mod scope_cases {
-    use super::{PyResult, PyValueError, case, cases, pyfunction};
+    use super::{PyResult, PyValueError, case, cases, criterion, pyfunction};
 
-    /// As the program `parts`, with the arguments of the command line.
+    /// As the program `parts`, with what would be the arguments of its command line.
     #[pyfunction]
     #[allow(clippy::needless_pass_by_value, reason = "a list of Python becomes a Vec")]
     fn measure(arguments: Vec<String>) -> PyResult<()> {
-        case::measure(cases(), &arguments).map_err(|error| PyValueError::new_err(error.to_string()))
+        case::measure(cases(), &arguments, criterion)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
     }
 }
