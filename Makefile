@@ -88,6 +88,10 @@ fuzz: toolchain ## fuzz what reads from clients: SECONDS=60 for each target, TAR
 
 test-python: build deps ## the server process, its loop and its command line
 	$(VENV)/bin/python -m pytest tests/python
+	@# All of them can be run like this; these say most about the loop.
+	@set -e; for loop in asyncio uvloop rloop; do \
+		$(VENV)/bin/python -m pytest -q tests/python -m any_loop --server-loop $$loop; \
+	done
 
 test-systemd: build deps ## the server under a real systemd (needs root)
 	$(VENV)/bin/python -m pytest tests/systemd
