@@ -101,6 +101,10 @@ fuzz: toolchain ## fuzz what reads from clients: SECONDS=60 for each target, TAR
 
 test-python: build deps ## the server process, its loop and its command line
 	$(pytest) tests/python
+	@# All of them can be run like this; these say most about the loop.
+	@set -e; for loop in asyncio uvloop rloop; do \
+		$(pytest) -q tests/python -m any_loop --server-loop $$loop; \
+	done
 
 test-bench: build deps ## the benchmark's own arithmetic, and one case of it
 	cargo build --locked --package load

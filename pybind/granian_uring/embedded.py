@@ -41,6 +41,7 @@ class ServerOptions(TypedDict, total=False):
     uds: str | os.PathLike[str] | None
     uds_permissions: int | None
     backlog: int
+    runtime: str
     interface: str
     factory: bool
     url_path_prefix: str | None
@@ -193,7 +194,8 @@ class _Generation:
         logger.info("the application: %s", loader.describe(application, interface))
         trusted = _native.Trusted(list(settings.proxy_trusted))
         self._access = new_access_log(settings) if settings.access_log else None
-        self._worker = new_worker(settings, listeners, interface, trusted)
+        runtime = _native.RuntimeChoice(settings.runtime)
+        self._worker = new_worker(settings, listeners, runtime, interface, trusted)
         loop = asyncio.get_running_loop()
         self._worker.attach_to(loop)
         self._service = Service(settings, application, interface, self._worker, loop, leave=_leave)

@@ -9,6 +9,8 @@ from asgi.apps import REFUSED
 from asgi.client import Cut, get
 from asgi.process import Server
 
+pytestmark = pytest.mark.any_loop
+
 TOLD = {
     "start-twice": "RuntimeError: the response was started twice",
     "body-before-start": "RuntimeError: a response body was sent before the response was started",

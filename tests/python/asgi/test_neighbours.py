@@ -56,6 +56,8 @@ def test_a_task_factory_that_wraps_the_coroutine(
 FORKING = """
 import multiprocessing, os, sys, time
 
+pytestmark = pytest.mark.any_loop
+
 async def app(scope, receive, send):
     assert scope["type"] == "http"
     if scope["path"] == "/terminate":

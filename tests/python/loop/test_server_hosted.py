@@ -1,6 +1,7 @@
 """Servers on loops that wait elsewhere, `--loop`: what is not said of each loop in other tests.
 
-The suites of the interfaces run on any of these with `pytest --server-loop uvloop`.
+The suites of the interfaces run on any of these with `pytest --server-loop uvloop`; tests with the
+mark `any_loop` do so in every `make test-python`.
 """
 
 import time

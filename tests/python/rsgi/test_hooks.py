@@ -7,6 +7,8 @@ import pytest
 from asgi.client import get
 from asgi.process import StartServer
 
+pytestmark = pytest.mark.any_loop
+
 
 def test_the_hooks_come_in_order(start_server: StartServer) -> None:
     server = start_server(app="rsgi.apps:hooked")

@@ -19,6 +19,7 @@ def names(server: Server) -> set[str]:
     return {name for name in found if name.startswith("wsgi-")}
 
 
+@pytest.mark.any_loop
 def test_blocked_threads_are_joined_by_more(start_server: StartServer) -> None:
     server = start_server("--blocking-threads", "40", app="wsgi.apps:app")
     assert server.ask("/hello") and names(server) == {"wsgi-1"}
@@ -37,6 +38,7 @@ def test_blocked_threads_are_joined_by_more(start_server: StartServer) -> None:
     server.process.wait()
 
 
+@pytest.mark.any_loop
 def test_concurrency(start_server: StartServer) -> None:
     server = start_server("--blocking-threads", "64", app="wsgi.apps:app")
     clients = [server.connect() for _ in range(64)]
