@@ -132,7 +132,7 @@ def bodies() -> list[Case]:
     for size, those in ((1, MAIN), (10, ALL_ASGI), (100, MAIN)):
         cases.append(
             Case(f"echo-{size}k", "echo", f"{size} KB echo, ASGI", "asgi", "asgi_apps:echo",
-                 post(size * KIB), those, quick=size == 10)
+                 post(size * KIB), those, quick=size == 10, count_calls=size == 10)
         )  # fmt: skip
     file = get(FILE_BYTES)
     return [
@@ -142,11 +142,11 @@ def bodies() -> list[Case]:
         Case("echo-10k-wsgi", "echo", "10 KB echo, WSGI, one thread", "wsgi", "wsgi_apps:echo",
              post(10 * KIB), WSGI_POOL),
         Case("file-asgi", "file", "50 KB file, ASGI (pathsend)", "asgi", "asgi_apps:file", file,
-             ALL_ASGI, quick=True),
+             ALL_ASGI, quick=True, count_calls=True),
         Case("file-rsgi", "file", "50 KB file, RSGI (response_file)", "rsgi", "rsgi_apps:file",
-             file, RSGI),
+             file, RSGI, count_calls=True),
         Case("file-wsgi", "file", "50 KB file, WSGI (file_wrapper)", "wsgi", "wsgi_apps:file",
-             file, WSGI_POOL),
+             file, WSGI_POOL, count_calls=True),
     ]  # fmt: skip
 
 
@@ -167,7 +167,8 @@ def websockets() -> list[Case]:
     """Messages of 128 bytes, 64 clients."""
     return [
         Case("ws-echo-asgi", "websocket", "WebSocket echo, ASGI", "asgi",
-             "asgi_apps:websocket_echo", websocket(), WEBSOCKETS, "message", quick=True),
+             "asgi_apps:websocket_echo", websocket(), WEBSOCKETS, "message", quick=True,
+             count_calls=True),
         Case("ws-echo-rsgi", "websocket", "WebSocket echo, RSGI", "rsgi",
              "rsgi_apps:websocket_echo", websocket(), RSGI, "message", quick=True),
         Case("ws-broadcast-asgi", "websocket", "WebSocket broadcast, ASGI", "asgi",

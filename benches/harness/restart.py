@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import statistics
 import sys
@@ -32,6 +33,8 @@ def main() -> None:
     if reason := missing():
         print(json.dumps({"missing": reason}))
         return
+    # Who has waited long enough asks us to end, and the box has to be taken down.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     box = Box(f"granian-uring-bench-{os.getpid()}")
     box.up()
     try:

@@ -31,7 +31,7 @@ from cases import Case, Entrant, all_cases
 from measure import Bench
 from peers import OURS, PEERS, REPOSITORY, Environment, environment, install_all
 from results import Outcome, Results
-from server import Failed, pin
+from server import Failed
 
 QUICK_PEERS = {OURS, "granian", "uvicorn", "fastpysgi", "gunicorn gthread"}
 QUICK = {"rounds": 3, "seconds": 0.8, "limit": 5.0}
@@ -133,10 +133,12 @@ class Run:
         studies = self.results.studies
         ours = self.place.ours
         if "in_process" not in studies:
-            python = str(ours.parent / "python")
-            studies["in_process"] = self.study(python, "in_process.py")
+            python, core = str(ours.parent / "python"), self.bench.server_core
+            studies["in_process"] = self.study({core}, python, "in_process.py")
         if "restart" not in studies:
-            studies["restart"] = self.study(sys.executable, "restart.py", str(RESTARTS))
+            cores = {self.bench.server_core, self.bench.load_core}
+            restart = self.study(cores, sys.executable, "restart.py", str(RESTARTS))
+            studies["restart"] = restart
         self.save()
 
     def count_calls(self, case: Case, entrant: Entrant) -> None:
@@ -152,27 +154,26 @@ class Run:
         self.say(f"system calls, {case.name} {entrant.name}: {outcome.calls_per_answer}")
         self.save()
 
-    def study(self, python: str, program: str, *arguments: str) -> dict[str, Any]:
+    def study(self, cores: set[int], python: str, program: str, *words: str) -> dict[str, Any]:
         """The JSON of a program of this folder, or why there is none."""
         self.say(program)
-        command = [python, str(Path(__file__).with_name(program)), *arguments]
-        environ = {**os.environ, "GRANIAN_URING": str(self.place.ours)}
-        core = pin(self.bench.server_core) if program == "in_process.py" else None
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=STUDY_SECONDS,
-                env=environ,
-                preexec_fn=core,
-            )
-        except subprocess.CalledProcessError as error:
-            return {"missing": error.stderr.strip()[-500:]}
-        except subprocess.TimeoutExpired:
-            return {"missing": f"it took longer than {STUDY_SECONDS} s"}
-        return dict(json.loads(done.stdout))
+        with subprocess.Popen(
+            [python, str(Path(__file__).with_name(program)), *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "GRANIAN_URING": str(self.place.ours)},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        ) as process:
+            try:
+                out, errors = process.communicate(timeout=STUDY_SECONDS)
+            except subprocess.TimeoutExpired:
+                # It tidies up, so it is asked and not killed.
+                process.terminate()
+                out, errors = "", f"it took longer than {STUDY_SECONDS} s"
+        if process.returncode or not out:
+            return {"missing": errors.strip()[-500:] or f"it exited with {process.returncode}"}
+        return dict(json.loads(out))
 
 
 def order(entrants: tuple[Entrant, ...], number: int) -> Iterator[Entrant]:

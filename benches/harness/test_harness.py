@@ -13,6 +13,7 @@ import cases
 import pytest
 import report
 import run
+import server
 from cases import Case, Entrant
 from figures import Spread, number, ratio, spread
 from measure import Bench, figures
@@ -135,6 +136,28 @@ def test_what_is_not_to_be_believed_is_said() -> None:
     assert "closed connections" in doubts(CASE, connects=7)[0]
 
 
+def test_nothing_of_a_server_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ignores SIGTERM, with a child that does too."""
+    monkeypatch.setattr(server, "STOP_SECONDS", 0.1)
+    script = "trap '' TERM; (trap '' TERM; echo child; sleep 60) & wait"
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"child\n"
+    server.stop(process)
+    # All that has the pipe open is gone.
+    assert process.stdout.read() == b""
+    process.stdout.close()
+
+
+def test_the_application_alone_has_a_cost() -> None:
+    program = REPOSITORY / "benches/harness/in_process.py"
+    done = subprocess.run([sys.executable, program], capture_output=True, check=True, timeout=60)
+    found = json.loads(done.stdout)
+    assert 0 < found["call_us"] < found["task_us"]
+
+
 @pytest.fixture
 def two_cores() -> None:
     """One for the server, one for the load."""
@@ -187,6 +210,35 @@ def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path: Pat
     place = Environment("3", Path(sys.executable), wrong, tmp_path)
     with pytest.raises(Failed, match=r"exited with 3 at its start\nthis cannot work"):
         bench.sample(CASE, CASE.entrants[0], place)
+
+
+@pytest.mark.usefixtures("two_cores")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wsgi-pool",
+        "echo-100k",
+        "file-rsgi",
+        "wait-10ms",
+        "database",
+        "ws-echo-asgi",
+        "ws-broadcast-rsgi",
+        "django-asgi",
+        "rate-2000",
+        "churn",
+        "pipelining",
+        "idle",
+    ],
+)
+def test_each_kind_of_load_is_answered(name: str, tmp_path: Path) -> None:
+    case = next(case for case in cases.all_cases() if case.name == name)
+    few = tuple("100" if word == str(cases.IDLE_CONNECTIONS) else word for word in case.load)
+    case = Case(**{**vars(case), "load": few})
+    bench = Bench(0, 1, 0.1, LOAD, tmp_path)
+    sample = bench.sample(case, case.entrants[0], environment(OURS, tmp_path))
+    assert sample["bytes_each" if name == "idle" else "cpu_us"] > 0
+    # A connection for each request, and otherwise none but those of the warm-up.
+    assert (sample.get("connects", 0) > 0) == (name == "churn")
 
 
 @pytest.mark.usefixtures("two_cores")
