@@ -204,6 +204,7 @@ class _Process:
         # What came while the loop did not run comes first.
         await asyncio.sleep(0)
         if self._stop.is_set():
+            self._note_early_stop()
             return False
         self._tell(lambda: self._notifier.status("starting the application"))
         startup = asyncio.ensure_future(self._service.start_up())
@@ -211,8 +212,7 @@ class _Process:
         await asyncio.wait([startup, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not startup.done():
-            logger.info("told to stop before the application had started")
-            self._tell(lambda: self._notifier.stopping("stopping", self._stop_seconds))
+            self._note_early_stop()
             startup.cancel()
             await self._service.give_up_start()
             return False
@@ -227,6 +227,10 @@ class _Process:
             logger.info("listening on %s", shown)
         await self._tell_ready()
         return True
+
+    def _note_early_stop(self) -> None:
+        logger.info("told to stop before the application had started")
+        self._tell(lambda: self._notifier.stopping("stopping", self._stop_seconds))
 
     async def _tell_ready(self) -> None:
         """Says READY, again and again as long as the service manager's queue is full."""

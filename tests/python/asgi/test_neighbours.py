@@ -13,6 +13,8 @@ import pytest
 from asgi.client import get
 from asgi.process import PROGRAM, StartServer, run
 
+pytestmark = pytest.mark.any_loop
+
 WRAPPING = """
 import asyncio
 
@@ -55,8 +57,6 @@ def test_a_task_factory_that_wraps_the_coroutine(
 
 FORKING = """
 import multiprocessing, os, sys, time
-
-pytestmark = pytest.mark.any_loop
 
 async def app(scope, receive, send):
     assert scope["type"] == "http"
