@@ -30,8 +30,8 @@ def hosted(request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("name", "module", "selector"),
     [
-        ("auto", "asyncio.", "RingSelector"),
-        ("uring", "asyncio.", "RingSelector"),
+        ("auto", "granian_uring.selector.RingEventLoop", "RingSelector"),
+        ("uring", "granian_uring.selector.RingEventLoop", "RingSelector"),
         ("asyncio", "asyncio.", "EpollSelector"),
         ("uvloop", "uvloop", ""),
         ("rloop", "rloop", ""),
@@ -123,9 +123,9 @@ def test_a_policy_of_the_application_changes_nothing(
         "from loop.hosted_application import app\n"
     )
     environment = {"PYTHONPATH": f"{tmp_path}", "PYTHONWARNINGS": "ignore::DeprecationWarning"}
-    for name in ("uring", "asyncio"):
+    for name, module in (("uring", "granian_uring."), ("asyncio", "asyncio.")):
         server = start_server("--loop", name, app="policy_app:app", environment=environment)
-        assert server.ask("/kind").startswith("asyncio.")
+        assert server.ask("/kind").startswith(module)
 
 
 def test_deadlines_come_up_though_nothing_else_happens(start_server: StartServer) -> None:
