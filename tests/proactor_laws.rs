@@ -849,3 +849,80 @@ fn a_watch_tells_once_and_can_be_armed_again() {
         assert!(matches!(rig.next(), Event::Readable(_)));
     });
 }
+
+// Law 6: the wake fd.
+
+#[test]
+fn who_turns_only_when_woken_misses_nothing() {
+    on_every_world(|rig| {
+        let huge = rig.world.huge();
+        let wake = rig.proactor().wake_fd().unwrap();
+        assert_eq!(rig.proactor().wake_fd().unwrap(), wake);
+        let listener = rig.world.listen();
+        let watched = rig.world.watchable();
+        rig.proactor().accept(listener);
+        rig.proactor().watch(watched);
+        rig.turn(Duration::ZERO);
+        rig.assert_not_woken(wake);
+
+        let client = rig.world.connect(listener);
+        let Event::Accepted(_, Ok(accepted)) = rig.next_when_woken(wake) else { panic!() };
+        let stream = accepted.stream;
+        rig.assert_not_woken(wake);
+        rig.world.make_readable(watched);
+        assert!(matches!(rig.next_when_woken(wake), Event::Readable(fd) if fd == watched));
+
+        rig.proactor().receive(stream);
+        rig.send(stream, &pattern(huge));
+        rig.turn(Duration::ZERO);
+        rig.assert_not_woken(wake);
+        rig.world.client_send(client, b"x");
+        assert!(matches!(rig.next_when_woken(wake), Event::Received(_, Ok(_))));
+        let (mut read, give_up) = (0, Instant::now() + Duration::from_secs(20));
+        while read < huge {
+            assert!(Instant::now() < give_up, "only {read} of {huge} bytes came");
+            if let Heard::Bytes(bytes) = rig.world.client_read(client) {
+                read += bytes.len();
+            }
+            if rig.world.is_readable(wake) {
+                rig.turn(Duration::ZERO);
+            }
+        }
+        assert!(matches!(rig.next_when_woken(wake), Event::Sent(_, Ok(()), _)));
+
+        rig.proactor().watch_hang_up(stream);
+        rig.turn(Duration::ZERO);
+        rig.assert_not_woken(wake);
+        rig.world.client_reset(client);
+        assert!(matches!(rig.next_when_woken(wake), Event::HungUp(_, Ok(()))));
+        rig.proactor().close(stream);
+        rig.turn(Duration::ZERO);
+        assert!(matches!(rig.next_when_woken(wake), Event::Closed(_)));
+        rig.assert_not_woken(wake);
+    });
+}
+
+#[test]
+fn the_wake_fd_tells_of_what_one_wait_could_not_deliver() {
+    on_every_world(|rig| {
+        let wake = rig.proactor().wake_fd().unwrap();
+        let listener = rig.world.listen();
+        let streams: Vec<_> = (0..MANY).map(|_| rig.connection(listener)).collect();
+        for (client, stream) in &streams {
+            rig.proactor().receive(*stream);
+            rig.world.client_send(*client, b"x");
+        }
+        rig.turn(Duration::ZERO);
+        let mut heard = Vec::new();
+        while heard.len() < MANY {
+            match rig.next_when_woken(wake) {
+                Event::Received(stream, Ok(bytes)) if bytes == b"x" => heard.push(stream),
+                other => panic!("expected Received, found {other:?}"),
+            }
+        }
+        rig.assert_not_woken(wake);
+        heard.sort_unstable();
+        heard.dedup();
+        assert_eq!(heard.len(), MANY);
+    });
+}

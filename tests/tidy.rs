@@ -127,6 +127,7 @@ fn unsafe_is_where_it_is_said_to_be() {
         "hosted/monoio.rs",
         "hosted/ring.rs",
         "hosted/tokio_uring.rs",
+        "hosted/wake.rs",
         "activation.rs",
         "notify.rs",
         "listener/adopt.rs",

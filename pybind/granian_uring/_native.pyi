@@ -386,6 +386,10 @@ class Worker:
         dispatch_event: tuple[SelectorKey, int],
     ) -> None:
         """Says which loop runs on this ring, and how its selector is reached. Once."""
+    def attach_to(self, event_loop: AbstractEventLoop) -> None:
+        """Be a guest of a loop that waits elsewhere. Once, and in place of `attach`."""
+    def turn(self, timer: bool = False) -> None:
+        """What such a loop calls: when the ring has something, and at its deadlines (`timer`)."""
     def host(
         self,
         *,

@@ -254,6 +254,13 @@ class Settings:
         type=_READABLE_FILE,
         repeatable=True,
     )
+    loop: str = option(
+        "The event loop: uring, which auto means, is asyncio's own and waits on io_uring. Others "
+        "wait in their own way; uvloop and rloop are packages to be installed.",
+        group="Application",
+        type=click.Choice(["auto", "uring", "asyncio", "uvloop", "rloop"]),
+        default="auto",
+    )
     url_path_prefix: str | None = option(
         "The path that the application is mounted at: root_path of ASGI, and the front of path; "
         "SCRIPT_NAME of WSGI.",
@@ -656,7 +663,6 @@ _NO_STATIC = "let a proxy or the application serve files"
 _NO_METRICS = "let the application export its own"
 _NO_RELOAD = "`systemctl restart` loses no request"
 _NO_LIMIT = "systemd has MemoryMax=, RuntimeMaxSec= and Restart="
-_OUR_LOOP = "the loop is asyncio's own, and waits on io_uring: leave the word out"
 
 # Granian's words that are not options here, with the values that ask for what is done anyway: those
 # pass in silence. "on" and "off" are the two sides of a switch. The order is Granian's.
@@ -666,7 +672,6 @@ LATER = (
     _later("--runtime-threads", _ONE_PROCESS, accepted=("1",)),
     _later("--runtime-blocking-threads", "there is no such pool: leave the word out"),
     _later("--runtime-mode", _ONE_PROCESS, accepted=("auto", "st")),
-    _later("--loop", _OUR_LOOP, accepted=("auto", "uring")),
     _later("--task-impl", "tasks are asyncio's own: asyncio", accepted=("asyncio",)),
     _later(
         "--http1-pipeline-flush",

@@ -38,7 +38,7 @@ def call_hook(application: Any, name: str, loop: asyncio.AbstractEventLoop) -> N
     except Exception as error:
         trace = error.__traceback__.tb_next if error.__traceback__ else None
         logger.error("the application's %s failed", name, exc_info=(type(error), error, trace))
-        raise LifespanFailed from error
+        raise LifespanFailed(f"the application's {name} failed: {error}") from error
 
 
 class Lifespan:
@@ -58,7 +58,7 @@ class Lifespan:
         answer = await self._exchange("lifespan.startup")
         if answer is None:
             if self._taken:
-                raise LifespanFailed
+                raise LifespanFailed("the application ended in its startup")
             return
         self._check(answer, "startup")
 
@@ -132,4 +132,4 @@ class Lifespan:
                     kind,
                     phase,
                 )
-        raise LifespanFailed
+        raise LifespanFailed(f"the application's {phase} failed")

@@ -5,7 +5,6 @@ bodies and sends answers: see `pybind/src/wsgi/`. Here are the part of the envir
 have in common, `wsgi.file_wrapper`, and what the log says when an application fails.
 """
 
-import atexit
 import io
 import logging
 import sys
@@ -95,9 +94,6 @@ def host(
         threads=threads,
         idle_seconds=settings.blocking_threads_idle_timeout,
     )
-    # Before the interpreter goes: a thread that it would find in the middle of a call aborts the
-    # process. How long this may take is the business of the exit guard.
-    atexit.register(worker.join_threads)
 
 
 def _environ(prefix: str | None, *, multithread: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 //! `granian_uring._native`: the core as Python sees it.
 //!
-//! The path of a request: `selector` (a turn of the server inside asyncio's `select`) ->
+//! The path of a request: `selector` (a turn of the server inside asyncio's `select`; on loops that
+//! wait elsewhere `guest`) ->
 //! `worker` (dispatch, in asyncio's ready phase) -> `scope` or `rsgi::scope` -> the application ->
 //! `asgi`, `websocket` or `rsgi` (what it calls) -> `exchange` -> the server's output. `sockets` is what happens
 //! before all that.
@@ -16,6 +17,7 @@ mod config;
 mod errors;
 mod exchange;
 mod files;
+mod guest;
 mod rsgi;
 mod runtime;
 mod scope;

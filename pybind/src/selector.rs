@@ -68,7 +68,13 @@ impl Selector {
         self.watchdog = Some(Watchdog { notifier, interval: period / 2, next: Instant::now() });
     }
 
-    fn before_wait(
+    /// When the watchdog wants its next ping.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.next)
+    }
+
+    /// Before each wait. Returns how long it may last at the most.
+    pub fn before_wait(
         &mut self,
         server: &mut Server<Runtime>,
         deadline: Option<Instant>,
@@ -88,8 +94,8 @@ impl Selector {
         Some(deadline.map_or(watchdog.next, |deadline| deadline.min(watchdog.next)))
     }
 
-    /// `wsgi` has an fd of its own in the ring.
-    fn after_wait(&mut self, server: &mut Server<Runtime>, mut wsgi: Option<&mut wsgi::Ring>) {
+    /// After each wait. `wsgi` has an fd of its own in the ring.
+    pub fn after_wait(&mut self, server: &mut Server<Runtime>, mut wsgi: Option<&mut wsgi::Ring>) {
         server.deliver();
         while let Some(fd) = server.take_watched() {
             if !wsgi.as_mut().is_some_and(|ring| ring.hears(fd)) {
@@ -123,15 +129,15 @@ pub fn select<'py>(
             break turn;
         }
     };
-    let attachment = worker.attachment(py)?;
+    let ring_loop = worker.ring_loop(py)?;
     let ready = if found.foreign {
-        attachment.foreign_select.bind(py).call1((0,))?.cast_into::<PyList>()?
+        ring_loop.foreign_select.bind(py).call1((0,))?.cast_into::<PyList>()?
     } else {
         PyList::empty(py)
     };
     if found.events {
         // Last, so that whoever waits for something else is called first.
-        ready.append(attachment.dispatch_event.bind(py))?;
+        ready.append(ring_loop.dispatch_event.bind(py))?;
     }
     Ok(ready)
 }
@@ -149,9 +155,7 @@ fn turn(py: Python<'_>, worker: &Worker, deadline: Option<Instant>) -> PyResult<
         let completions = completions.map_err(PyOSError::new_err)?;
         state.selector.after_wait(&mut state.server, None);
         let foreign = std::mem::take(&mut state.selector.foreign);
-        let closings = state.closings.as_ref().is_some_and(|closings| !closings.is_empty());
-        let events = state.server.has_events() || !state.held.is_empty() || closings;
-        Ok((completions, Turn { foreign, events }))
+        Ok((completions, Turn { foreign, events: state.has_events() }))
     })?
 }
 

@@ -22,6 +22,7 @@ use crate::awaitable::{News, Pending, Wanted};
 use crate::config::WorkerOptions;
 use crate::errors::{asgi_refusal, operator_error, rsgi_refusal};
 use crate::exchange::{Exchange, Stage};
+use crate::guest::{self, Guest};
 use crate::rsgi;
 use crate::runtime::RuntimeChoice;
 use crate::scope::{ScopeBuilder, Template};
@@ -56,11 +57,23 @@ pub struct State {
     pub wsgi: Option<wsgi::Ring>,
     /// With WSGI on this thread: what `dispatch` has to close.
     pub closings: Option<Arc<wsgi::Closings>>,
+    /// What was agreed with a loop that does not run on this ring.
+    pub guest: Guest,
 }
 
-/// The loop that runs on the worker's ring, from `Worker.attach`.
-pub struct Attachment {
-    event_loop: Py<PyAny>,
+impl State {
+    /// Whether `dispatch` has something to do.
+    pub fn has_events(&self) -> bool {
+        let closings = self.closings.as_ref().is_some_and(|closings| !closings.is_empty());
+        match &self.wsgi {
+            Some(ring) => ring.has_notices(),
+            None => self.server.has_events() || !self.held.is_empty() || closings,
+        }
+    }
+}
+
+/// How the loop is reached that runs on the worker's ring, from `Worker.attach`.
+pub struct RingLoop {
     /// `EpollSelector.select` of the selector, for Python's own fds.
     pub foreign_select: Py<PyAny>,
     /// What `select` returns for the permanent reader.
@@ -98,7 +111,8 @@ enum Interface {
 #[pyclass(frozen, weakref, module = "granian_uring._native")]
 pub struct Worker {
     state: ThreadBound<Option<State>>,
-    attachment: PyOnceLock<Attachment>,
+    event_loop: PyOnceLock<Py<PyAny>>,
+    ring_loop: PyOnceLock<RingLoop>,
     hosting: PyOnceLock<Hosting>,
     wsgi: PyOnceLock<wsgi::Hosting>,
     done: Py<Pending>,
@@ -114,6 +128,15 @@ pub struct Worker {
 impl Worker {
     /// Use the state. `act` must not call into Python.
     pub fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> PyResult<R> {
+        let (result, asks) = self.with_state(|state| (act(state), state.guest.asks()))?;
+        if asks {
+            guest::ask(self);
+        }
+        Ok(result)
+    }
+
+    /// As [`Worker::with`], for who sees to it that a turn follows.
+    pub fn with_state<R>(&self, act: impl FnOnce(&mut State) -> R) -> PyResult<R> {
         self.state
             .with(|state| state.as_mut().map(act))?
             .ok_or_else(|| PyRuntimeError::new_err("the worker is closed"))
@@ -125,10 +148,22 @@ impl Worker {
             .ok_or_else(|| PyRuntimeError::new_err("the worker hosts no application yet"))
     }
 
-    pub fn attachment(&self, py: Python<'_>) -> PyResult<&Attachment> {
-        self.attachment
+    fn event_loop(&self, py: Python<'_>) -> PyResult<&Py<PyAny>> {
+        self.event_loop
             .get(py)
             .ok_or_else(|| PyRuntimeError::new_err("no event loop is attached to the worker yet"))
+    }
+
+    pub fn ring_loop(&self, py: Python<'_>) -> PyResult<&RingLoop> {
+        self.ring_loop
+            .get(py)
+            .ok_or_else(|| PyRuntimeError::new_err("the loop does not run on this ring"))
+    }
+
+    fn set_event_loop(&self, py: Python<'_>, event_loop: Py<PyAny>) -> PyResult<()> {
+        self.event_loop
+            .set(py, event_loop)
+            .map_err(|_| PyRuntimeError::new_err("an event loop is attached to the worker already"))
     }
 
     /// The awaitable that is done.
@@ -138,7 +173,7 @@ impl Worker {
 
     /// A future that is done when there is news of what is wanted.
     pub fn wait_for(&self, py: Python<'_>, id: RequestId, wanted: Wanted) -> PyResult<Py<PyAny>> {
-        let event_loop = &self.attachment(py)?.event_loop;
+        let event_loop = self.event_loop(py)?;
         let future = event_loop.call_method0(py, intern!(py, "create_future"))?;
         let waiter = future.clone_ref(py);
         self.with(|state| state.waiters.entry(id).or_default().push((wanted, waiter)))?;
@@ -333,7 +368,7 @@ impl Worker {
     }
 
     fn way_to_tasks(&self, py: Python<'_>) -> PyResult<Tasks> {
-        let event_loop = &self.attachment(py)?.event_loop;
+        let event_loop = self.event_loop(py)?;
         let factory = event_loop.call_method0(py, intern!(py, "get_task_factory"))?;
         Ok(match (factory.is_none(py), self.hosting(py)?.eager) {
             (false, _) => Tasks::Factory,
@@ -349,7 +384,7 @@ impl Worker {
         tasks: Tasks,
     ) -> PyResult<Bound<'py, PyAny>> {
         if tasks == Tasks::Factory {
-            let event_loop = self.attachment(py)?.event_loop.bind(py);
+            let event_loop = self.event_loop(py)?.bind(py);
             return event_loop.call_method1(intern!(py, "create_task"), (coroutine,));
         }
         let hosting = self.hosting(py)?;
@@ -440,10 +475,12 @@ impl Worker {
             held: VecDeque::new(),
             wsgi: None,
             closings: None,
+            guest: Guest::default(),
         };
         Ok(Self {
             state: ThreadBound::new(Some(state)),
-            attachment: PyOnceLock::new(),
+            event_loop: PyOnceLock::new(),
+            ring_loop: PyOnceLock::new(),
             hosting: PyOnceLock::new(),
             wsgi: PyOnceLock::new(),
             done: Py::new(py, Pending::done())?,
@@ -462,11 +499,23 @@ impl Worker {
         foreign_select: Py<PyAny>,
         dispatch_event: Py<PyAny>,
     ) -> PyResult<()> {
-        let attachment = Attachment { event_loop, foreign_select, dispatch_event };
+        self.set_event_loop(py, event_loop)?;
         self.with(|state| state.selector.epoll = Some(epoll_fd))?;
-        self.attachment
-            .set(py, attachment)
-            .map_err(|_| PyRuntimeError::new_err("an event loop is attached to the worker already"))
+        // The first one, as the loop.
+        let _ = self.ring_loop.set(py, RingLoop { foreign_select, dispatch_event });
+        Ok(())
+    }
+
+    /// Be a guest of a loop that does not run on this ring. Once.
+    fn attach_to(slf: &Bound<'_, Self>, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        slf.get().set_event_loop(slf.py(), event_loop.clone().unbind())?;
+        guest::arrive(slf, event_loop)
+    }
+
+    /// What such a loop calls.
+    #[pyo3(signature = (timer=false))]
+    fn turn(slf: &Bound<'_, Self>, timer: bool) -> PyResult<()> {
+        guest::run(slf, timer)
     }
 
     /// Say whom to call for requests. Once, before the first is accepted.
@@ -524,6 +573,7 @@ impl Worker {
             wsgi::Hosting::Threads(pool) => {
                 let ring = wsgi::Ring::new(pool.clone());
                 self.with(|state| state.wsgi = Some(ring))?;
+                guest::watch_bell(py, self)?;
             }
             wsgi::Hosting::Inline(inline) => {
                 self.with(|state| state.closings = Some(inline.closings()))?;
@@ -565,7 +615,7 @@ impl Worker {
     }
 
     /// Hand the server's events to the application. The loop's permanent reader.
-    fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
+    pub fn dispatch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
         if let Some(hosting) = this.wsgi.get(py) {
@@ -651,6 +701,7 @@ impl Worker {
             Some(wsgi::Hosting::Inline(inline)) => inline.close(py),
             None => {}
         }
+        guest::leave(py, self)?;
         let state = self.state.with(Option::take)?;
         let lost = state.map_or(0, |mut state| state.server.close_access_log());
         match self.wsgi.get(py) {

@@ -15,6 +15,8 @@
 //! 4. An idle connection holds no receive buffer. A buffer is leased until the next `wait`. Running
 //!    out of buffers stays inside.
 //! 5. `wait` never blocks past its deadline, and delivers a bounded number of completions a call.
+//! 6. The wake fd is readable, or becomes so, as long as a further `wait` would deliver something of
+//!    what was submitted; a `wait` after which that is not so makes it unreadable.
 //!
 //! What is not here: what a connection means (that is [`crate::server`]).
 
@@ -188,6 +190,16 @@ pub trait Proactor {
 
     /// True when the next `wait` cannot block, whatever its deadline.
     fn is_ready(&self) -> bool;
+
+    /// An fd for whoever waits elsewhere, in an event loop of another kind: it is readable when
+    /// `wait` has something to deliver. Only to be polled; it is the proactor's, and always the
+    /// same. Costs something at each `wait` from then on. A `wait` must have submitted what is
+    /// waited for, and an eventfd is better watched by that loop itself than by [`Proactor::watch`].
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    fn wake_fd(&mut self) -> io::Result<RawFd>;
 
     /// Submit what was asked for and wait until something completes, `deadline` has come (`None`:
     /// never) or a signal arrives. All leases end here. Appends to `completions`.

@@ -243,6 +243,10 @@ impl Proactor for Runtime {
         self.proactor.is_ready()
     }
 
+    fn wake_fd(&mut self) -> io::Result<RawFd> {
+        self.proactor.wake_fd()
+    }
+
     fn wait(
         &mut self,
         deadline: Option<Instant>,

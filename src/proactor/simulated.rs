@@ -38,6 +38,9 @@ const WINDOW_BYTES: usize = 4096;
 /// a row are a server that spins.
 const IDLE_WAITS: usize = 1000;
 
+/// What [`Proactor::wake_fd`] says: no fd of a process, see [`World::is_readable`].
+const WAKE_FD: RawFd = RawFd::MAX;
+
 /// The generator splitmix64: every seed is good, and the sequence is the same everywhere.
 pub struct Random(u64);
 
@@ -516,6 +519,12 @@ impl World {
         self.0.borrow_mut().readable.remove(&fd);
     }
 
+    /// Whether an fd is readable: one that was made so, or the wake fd.
+    #[must_use]
+    pub fn is_readable(&self, fd: RawFd) -> bool {
+        if fd == WAKE_FD { !self.is_idle() } else { self.0.borrow().readable.contains(&fd) }
+    }
+
     /// True when nothing can complete before a client acts: from here on `wait` only moves the
     /// clock.
     #[must_use]
@@ -692,6 +701,10 @@ impl Proactor for Simulated {
 
     fn is_ready(&self) -> bool {
         !self.state.borrow().candidates().is_empty()
+    }
+
+    fn wake_fd(&mut self) -> io::Result<RawFd> {
+        Ok(WAKE_FD)
     }
 
     fn wait(

@@ -16,7 +16,8 @@
 #![allow(unsafe_code, reason = "the kernel shares memory with us: the rings and the buffers")]
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
@@ -224,6 +225,8 @@ pub struct Uring {
     spare_sendings: Vec<Box<Sending>>,
     /// Entries given to the kernel, or about to be, whose completion has not been reaped.
     in_flight: usize,
+    /// The eventfd of [`Proactor::wake_fd`], which the kernel signals, once somebody asked for it.
+    wake: Option<File>,
     accept_dontwait: bool,
     enter_flags: EnterFlags,
 }
@@ -288,6 +291,7 @@ impl Uring {
             ready: Vec::new(),
             spare_sendings: Vec::new(),
             in_flight: 0,
+            wake: None,
         };
         // A seccomp filter may allow the other calls and refuse this one.
         made.enter(0, Some(Duration::ZERO)).map_err(RingError::new("io_uring_enter"))?;
@@ -297,11 +301,6 @@ impl Uring {
     /// Behave as on a kernel before 6.10, which has no `IORING_ACCEPT_DONTWAIT`: for tests.
     pub fn forget_accept_dontwait(&mut self) {
         self.accept_dontwait = false;
-    }
-
-    /// Whether entries wait for the next turn to be submitted.
-    pub(super) fn has_unsubmitted(&mut self) -> bool {
-        !self.ring.submission().is_empty()
     }
 
     /// How a ring of this kernel is entered.
@@ -568,6 +567,27 @@ impl Uring {
         self.cancel(Operation::Accept(listener));
     }
 
+    /// Make the wake fd tell the truth: unreadable, unless another `wait` would deliver something.
+    ///
+    /// The kernel signals it for what `enter` itself has completed, which is reaped by now, and for
+    /// the first piece of deferred work only. So what came before the read has to be looked for, and
+    /// what reaping has queued (the rest of a send) has to be submitted.
+    fn settle_wake(&mut self) {
+        let Some(mut wake) = self.wake.as_ref() else { return };
+        // It fails when nothing was signalled.
+        let _ = wake.read(&mut [0; 8]);
+        if self.has_kernel_work() || self.is_ready() || !self.starved.is_empty() {
+            let _ = wake.write(&1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Whether the kernel has to be entered: to take entries, or to do work that it deferred.
+    pub(super) fn has_kernel_work(&self) -> bool {
+        // SAFETY: no other queue object is alive here; this one only reads counters and flags.
+        let submission = unsafe { self.ring.submission_shared() };
+        !submission.is_empty() || submission.taskrun() || submission.cq_overflow()
+    }
+
     /// Cancel everything, reap until the kernel holds nothing of ours, and close what is open.
     fn tear_down(&mut self) {
         let deadline = Instant::now() + TEARDOWN_LIMIT;
@@ -733,6 +753,18 @@ impl Proactor for Uring {
         !self.ready.is_empty() || !unsafe { self.ring.completion_shared() }.is_empty()
     }
 
+    fn wake_fd(&mut self) -> io::Result<RawFd> {
+        if let Some(wake) = &self.wake {
+            return Ok(wake.as_raw_fd());
+        }
+        let wake = new_eventfd()?;
+        let fd = wake.as_raw_fd();
+        self.ring.submitter().register_eventfd(fd)?;
+        self.wake = Some(wake);
+        self.settle_wake();
+        Ok(fd)
+    }
+
     fn wait(
         &mut self,
         deadline: Option<Instant>,
@@ -744,9 +776,7 @@ impl Proactor for Uring {
         }
         let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if self.is_ready() || timeout == Some(Duration::ZERO) {
-            let submission = self.ring.submission();
-            if !submission.is_empty() || submission.taskrun() || submission.cq_overflow() {
-                drop(submission);
+            if self.has_kernel_work() {
                 self.enter(0, Some(Duration::ZERO))?;
             }
         } else {
@@ -754,6 +784,7 @@ impl Proactor for Uring {
         }
         completions.append(&mut self.ready);
         self.reap(completions, COMPLETIONS_PER_WAIT);
+        self.settle_wake();
         Ok(())
     }
 
@@ -930,6 +961,16 @@ fn send_entry(sending: &mut Sending, stream: Fd) -> squeue::Entry {
         let message = sending.message();
         opcode::SendMsg::new(stream, message).flags(flags.cast_unsigned()).build()
     }
+}
+
+pub(super) fn new_eventfd() -> io::Result<File> {
+    // SAFETY: no pointers; the result is checked.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the fd was just made, and nobody else has it.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 pub(super) fn retry_enomem<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -480,19 +480,33 @@ impl<P: Proactor> Server<P> {
             self.shared.proactor.wait(Some(now), &mut self.completions)?;
             return Ok(self.completions.len());
         }
-        let mut deadline = deadline;
-        let log_due = self.shared.access_log.as_ref().and_then(AccessLog::due);
-        for own in
-            [self.shared.timers.next(), log_due, self.accept_paused_until, self.next_drain_look()]
-        {
-            if let Some(own) = own
-                && deadline.is_none_or(|deadline| own < deadline)
-            {
-                deadline = Some(own);
-            }
-        }
+        let deadline = [deadline, self.deadline()].into_iter().flatten().min();
         self.shared.proactor.wait(deadline, &mut self.completions)?;
         Ok(self.completions.len())
+    }
+
+    /// When the server wants its next turn, though nothing completes; `None`: it does not.
+    pub fn deadline(&self) -> Option<Instant> {
+        let log_due = self.shared.access_log.as_ref().and_then(AccessLog::due);
+        let own =
+            [self.shared.timers.next(), log_due, self.accept_paused_until, self.next_drain_look()];
+        own.into_iter().flatten().min()
+    }
+
+    /// True when the server wants its next turn now: something waits to be submitted, or to be
+    /// told.
+    pub fn wants_turn(&self) -> bool {
+        self.has_work() || !self.shared.touched.is_empty()
+    }
+
+    /// An fd for a loop that waits elsewhere, [`Proactor::wake_fd`]: a turn is wanted when it is
+    /// readable.
+    ///
+    /// # Errors
+    ///
+    /// When the proactor cannot have one.
+    pub fn wake_fd(&mut self) -> io::Result<RawFd> {
+        self.shared.proactor.wake_fd()
     }
 
     /// True when [`Server::wait`] can be expected to block.

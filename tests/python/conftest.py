@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asgi.process import Server, StartServer
+from asgi.process import LOOP_ENVIRONMENT, Server, StartServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Has the servers of all tests run on another loop; `-m any_loop` selects a few tests."""
+    parser.addoption("--server-loop", choices=["uring", "asyncio", "uvloop", "rloop"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if name := config.getoption("--server-loop"):
+        LOOP_ENVIRONMENT["GRANIAN_LOOP"] = name
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use granian_uring::proactor::hosted::monoio::{Epoll, Monoio};
 use granian_uring::proactor::hosted::tokio_uring::TokioUring;
@@ -51,6 +51,8 @@ pub(crate) trait World {
     fn watchable(&mut self) -> RawFd;
     fn make_readable(&mut self, fd: RawFd);
     fn make_unreadable(&mut self, fd: RawFd);
+    /// Whether an fd, the wake fd among them, is readable now.
+    fn is_readable(&self, fd: RawFd) -> bool;
 }
 
 /// A proactor on the kernel, and real sockets.
@@ -158,6 +160,12 @@ impl World for Kernel {
     fn make_unreadable(&mut self, fd: RawFd) {
         self.pipe(fd).0.read_exact(&mut [0]).unwrap();
     }
+
+    fn is_readable(&self, fd: RawFd) -> bool {
+        let mut polled = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry, which outlives the call.
+        unsafe { libc::poll(&raw mut polled, 1, 0) == 1 }
+    }
 }
 
 /// The simulator.
@@ -222,6 +230,10 @@ impl World for Pretended {
 
     fn make_unreadable(&mut self, fd: RawFd) {
         self.world.make_unreadable(fd);
+    }
+
+    fn is_readable(&self, fd: RawFd) -> bool {
+        self.world.is_readable(fd)
     }
 }
 
@@ -331,6 +343,34 @@ impl Rig {
             assert!(self.proactor().now() < give_up, "nothing completed");
             self.turn(PATIENCE);
         }
+    }
+
+    /// The next event, as a loop of another kind comes by it: by turns that do not wait, and only
+    /// when the wake fd is readable.
+    pub(crate) fn next_when_woken(&mut self, wake: RawFd) -> Event {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(event) = self.arrived.pop_front() {
+                return event;
+            }
+            assert!(Instant::now() < give_up, "the wake fd tells nothing");
+            if self.world.is_readable(wake) {
+                self.turn(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Assert that the wake fd falls silent after a bounded number of turns, and stays so.
+    pub(crate) fn assert_not_woken(&mut self, wake: RawFd) {
+        assert!(self.arrived.is_empty(), "{:?}", self.arrived);
+        for _ in 0..50 {
+            if !self.world.is_readable(wake) {
+                break;
+            }
+            self.turn(Duration::ZERO);
+        }
+        assert!(!self.world.is_readable(wake), "the wake fd tells of nothing");
+        assert!(self.arrived.is_empty(), "{:?}", self.arrived);
     }
 
     /// An event that is there already.

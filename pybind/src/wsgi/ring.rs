@@ -55,6 +55,17 @@ impl Ring {
         }
     }
 
+    /// Somebody else watches the bell. Returns its fd.
+    pub fn give_bell(&mut self) -> RawFd {
+        self.armed = true;
+        self.pool.bell()
+    }
+
+    /// Who watches the bell has heard it.
+    pub fn silence(&self) {
+        self.pool.silence();
+    }
+
     /// Before the wait: how long it may last at the most.
     pub fn before_wait(
         &mut self,
@@ -64,10 +75,20 @@ impl Ring {
         if !mem::replace(&mut self.armed, true) {
             server.watch(self.pool.bell());
         }
-        if !self.pool.lie_down(self.look.is_some()) {
+        if !self.lie_down() {
             return Some(Instant::now());
         }
         [deadline, self.look].into_iter().flatten().min()
+    }
+
+    /// From here on the bell rings for messages. False when there are some already.
+    pub fn lie_down(&mut self) -> bool {
+        self.pool.lie_down(self.look.is_some())
+    }
+
+    /// When to look after jobs.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.look
     }
 
     /// A watched fd has become readable. True when it is the bell.

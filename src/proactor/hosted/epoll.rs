@@ -25,6 +25,7 @@ use socket2::{SockAddr, SockAddrStorage};
 use super::Beside;
 use super::{cancelled, fd_of};
 use crate::proactor::sockets::Listening;
+use crate::proactor::uring::new_eventfd;
 use crate::proactor::{Completion, ListenerId, Operation, StreamId};
 
 /// Each has a thread.
@@ -77,12 +78,10 @@ impl EpollBeside {
         install_handler()?;
         // SAFETY: no memory is involved; the result is checked by `owned`.
         let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-        // SAFETY: as above.
-        let bell = owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         let beside = Self {
             epoll,
             acceptors: Vec::new(),
-            news: Arc::new(News { ended: Mutex::default(), bell: File::from(bell) }),
+            news: Arc::new(News { ended: Mutex::default(), bell: new_eventfd()? }),
             ready: VecDeque::new(),
             watching: Vec::new(),
             open: Vec::new(),

@@ -20,6 +20,7 @@ mod buffers;
 mod epoll;
 mod operations;
 mod ring;
+mod wake;
 
 pub mod monoio;
 pub mod tokio_uring;
@@ -36,6 +37,7 @@ use super::uring::Uring;
 use super::{Completion, Lease, ListenerId, Outgoing, Proactor, StreamId};
 use buffers::Buffers;
 use operations::Operations;
+use wake::Wake;
 
 /// Completions delivered by one `wait` at the most, so that the application gets its turn.
 const COMPLETIONS_PER_WAIT: usize = 256;
@@ -92,6 +94,9 @@ pub trait Host {
     ///
     /// Only for what the caller cannot mend.
     fn wait(&mut self, begun: u32, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// An fd that is readable when there is something to dispatch.
+    fn fd(&self) -> RawFd;
 
     /// Wait until the fd of the [`Beside`] is readable.
     fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static;
@@ -177,7 +182,7 @@ impl Beside for Uring {
 
     fn collect(&mut self, completions: &mut Vec<Completion>) -> io::Result<bool> {
         self.wait(Some(Instant::now()), completions)?;
-        Ok(self.has_unsubmitted() || Proactor::is_ready(self))
+        Ok(self.has_kernel_work() || Proactor::is_ready(self))
     }
 }
 
@@ -227,6 +232,7 @@ impl<S> Default for StreamSlot<S> {
 /// A proactor on an async runtime.
 pub struct Hosted<H: Host> {
     state: State<H>,
+    wake: Option<Wake>,
     host: H,
 }
 
@@ -530,11 +536,11 @@ impl<H: Host> State<H> {
 
 impl<H: Host> Hosted<H> {
     fn assemble(host: H, beside: H::Beside, watched: H::Watched, buffers: u16) -> Self {
-        Self { state: State::new(beside, watched, buffers), host }
+        Self { state: State::new(beside, watched, buffers), wake: None, host }
     }
 
     fn turn(&mut self, dispatch: bool) {
-        let Self { state, host } = self;
+        let Self { state, host, .. } = self;
         host.run(dispatch, &mut || state.advance());
     }
 
@@ -544,6 +550,16 @@ impl<H: Host> Hosted<H> {
         self.host.wait(begun, timeout)?;
         self.turn(true);
         self.state.collect()
+    }
+
+    /// Make the wake fd tell what the runtime's own fd does not: that there is something to begin,
+    /// or left to deliver.
+    fn settle_wake(&self) {
+        if let Some(wake) = &self.wake {
+            let state = &self.state;
+            let to_begin = state.begun > 0 || !state.asked.is_empty() || !state.watching;
+            wake.tell(to_begin || state.has_work());
+        }
     }
 
     /// Cancel everything, and wait until no operation has memory of ours.
@@ -558,7 +574,7 @@ impl<H: Host> Hosted<H> {
             }
         }
         let leak = self.state.operations.len() > 1;
-        let Self { state, host } = self;
+        let Self { state, host, .. } = self;
         host.run(false, &mut || {
             state.operations.clear();
             for slot in &mut state.streams {
@@ -672,6 +688,14 @@ impl<H: Host> Proactor for Hosted<H> {
         !self.state.ready.is_empty()
     }
 
+    fn wake_fd(&mut self) -> io::Result<RawFd> {
+        if self.wake.is_none() {
+            self.wake = Some(Wake::new(self.host.fd())?);
+            self.settle_wake();
+        }
+        self.wake.as_ref().map(Wake::fd).ok_or_else(|| io::Error::other("the wake fd is gone"))
+    }
+
     fn wait(
         &mut self,
         deadline: Option<Instant>,
@@ -687,6 +711,7 @@ impl<H: Host> Proactor for Hosted<H> {
         };
         self.wait_at_most(timeout)?;
         self.state.deliver(completions);
+        self.settle_wake();
         Ok(())
     }
 

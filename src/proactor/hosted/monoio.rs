@@ -145,6 +145,10 @@ impl Host for OnEpoll {
         if timeout == Some(Duration::ZERO) { Ok(()) } else { self.wait_for_epoll(timeout) }
     }
 
+    fn fd(&self) -> RawFd {
+        self.epoll
+    }
+
     fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {
         watch(beside)
     }
@@ -383,6 +387,10 @@ impl Host for OnRing {
 
     fn wait(&mut self, begun: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.ring.wait(begun, timeout)
+    }
+
+    fn fd(&self) -> RawFd {
+        self.ring.fd()
     }
 
     fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {

@@ -70,6 +70,10 @@ impl ForeignRing {
         Self { fd, flags }
     }
 
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     /// Submit `queued` entries, which are all, and wait for a completion, at most `timeout`.
     pub(super) fn wait(&self, queued: u32, timeout: Option<Duration>) -> io::Result<()> {
         let want = u32::from(timeout != Some(Duration::ZERO));

@@ -128,6 +128,10 @@ impl Host for OnTokio {
         self.ring.wait(begun, timeout)
     }
 
+    fn fd(&self) -> RawFd {
+        self.ring.fd()
+    }
+
     fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {
         readable(beside)
     }

@@ -29,6 +29,8 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "GRANIAN_RUNTIME": os.environ.get("GRANI
 # A busy machine builds something else meanwhile: a bound against hanging, not a promise of speed.
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+# What `pytest --server-loop` says: the loop of every server that is not told another.
+LOOP_ENVIRONMENT: dict[str, str] = {}
 
 
 def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +38,7 @@ def run(*arguments: str, cwd: Path = HERE, **environment: str) -> subprocess.Com
     return subprocess.run(
         [PROGRAM, *arguments],
         cwd=cwd,
-        env={**ENVIRONMENT, **environment},
+        env={**ENVIRONMENT, **LOOP_ENVIRONMENT, **environment},
         capture_output=True,
         text=True,
         timeout=20,
@@ -129,7 +131,12 @@ class Server:
         self.process = subprocess.Popen(
             [*program, str(PROGRAM), app, *(["--port", "0"] if port else []), *arguments],
             cwd=HERE,
-            env={**ENVIRONMENT, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+            env={
+                **ENVIRONMENT,
+                **LOOP_ENVIRONMENT,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **(environment or {}),
+            },
             pass_fds=pass_fds,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from asgi.process import LOOP_ENVIRONMENT
+
 PROGRAM = Path(sys.executable).with_name("granian-uring")
 # For whatever is waited for. Generous: a machine may be busy with other things.
 LONGEST_SECONDS = 30
@@ -32,7 +34,12 @@ class ServerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **LOOP_ENVIRONMENT,
+                **(environment or {}),
+            },
         )
         self._reading = threading.Thread(target=self._read)
         self._reading.start()
