@@ -133,8 +133,8 @@ class Server:
             cwd=HERE,
             env={
                 **ENVIRONMENT,
-                "PYTHONDONTWRITEBYTECODE": "1",
                 **LOOP_ENVIRONMENT,
+                "PYTHONDONTWRITEBYTECODE": "1",
                 **(environment or {}),
             },
             pass_fds=pass_fds,
