@@ -326,7 +326,10 @@ def main() -> None:
     run = prepare(options)
     # This process disturbs the load, if anything, and not the server.
     os.sched_setaffinity(0, {options.load_core})
-    run.rounds(options.rounds)
+    try:
+        run.rounds(options.rounds)
+    except KeyboardInterrupt:
+        run.say("interrupted: --resume goes on from here")
     run.save()
     os.sched_setaffinity(0, {options.server_core, options.load_core})
     venvs = None if options.no_plots else options.venvs.resolve()
