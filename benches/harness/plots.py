@@ -16,9 +16,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import matplotlib.ticker
 from cases import Case, all_cases
 from figures import Spread, spread
+from matplotlib import ticker
 from peers import OURS
 from results import Outcome, Results
 
@@ -50,7 +50,7 @@ def main() -> None:
         panels = [(case, bars(case, results.cases.get(case.name, {}))) for case in cases]
         panels = [(case, found) for case, found in panels if len(found) > 1]
         if panels:
-            save(grid(panels, name), folder, name)
+            save(grid(results, panels, name), folder, name)
     if figure := latency(results):
         save(figure, folder, "latency")
     if figure := sweep(results):
@@ -79,7 +79,7 @@ def bars(case: Case, outcomes: dict[str, Outcome], figure: str = "") -> Bars:
     return found
 
 
-def grid(panels: list[tuple[Case, Bars]], name: str) -> Any:
+def grid(results: Results, panels: list[tuple[Case, Bars]], name: str) -> Any:
     """A panel of horizontal bars for each case; the whiskers are minimum and maximum."""
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
@@ -90,7 +90,7 @@ def grid(panels: list[tuple[Case, Bars]], name: str) -> Any:
         place.set_visible(False)
     for place, (case, found) in zip(axes.flat, panels, strict=False):
         draw_bars(place, found)
-        place.set_title(case.title, fontsize=10)
+        place.set_title(results.title(case), fontsize=10)
         unit = "bytes" if name == "memory" else "µs of CPU"
         place.set_xlabel(f"{unit} per {case.unit}", fontsize=8)
     return figure
@@ -110,6 +110,8 @@ def draw_bars(place: Any, found: Bars) -> None:
     place.barh(places, medians, xerr=whiskers, color=colours, error_kw={"elinewidth": 1})
     place.set_yticks(places, labels, fontsize=8)
     place.tick_params(axis="x", labelsize=8)
+    place.xaxis.set_major_locator(ticker.MaxNLocator(6))
+    place.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.4g}"))
     place.invert_yaxis()
     place.spines[["top", "right"]].set_visible(False)
     most = max(value.high for value in values)
@@ -138,8 +140,9 @@ def latency(results: Results) -> Any:
                 continue
             draw_line(place, list(range(len(quantiles))), values, entrant.name, entrant.peer)
         place.set_yscale("log")
-        for axis in (place.yaxis.set_major_formatter, place.yaxis.set_minor_formatter):
-            axis(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        place.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        place.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+        place.yaxis.set_minor_locator(ticker.NullLocator())
         place.set_xticks(range(len(quantiles)), quantiles)
         place.set_ylabel("µs from when a request was due")
         place.set_title(case.title, fontsize=10)

@@ -86,7 +86,7 @@ def readme(results: Results) -> str:
         "|---|---|---|---|---|---|",
     ]
     for case, outcomes in measured(results):
-        line = readme_line(title(case, results), case, outcomes)
+        line = readme_line(results.title(case), case, outcomes)
         lines += [line] if line else []
     unit = "CPU per request or message in µs, of all processes and threads"
     lines += ["", f"{unit}; memory of an idle connection in bytes.", ""]
@@ -161,7 +161,7 @@ def body(results: Results) -> list[str]:
             group = case.group
             lines += [f"## {group[0].upper()}{group[1:]}", ""]
         asked = f"`{' '.join(case.load)}`, `{case.target or 'hello'}`"
-        lines += [f"### {title(case, results)}", "", asked, ""]
+        lines += [f"### {results.title(case)}", "", asked, ""]
         lines += table(case, outcomes)
         lines += remarks(case, outcomes)
     return [*lines, *studies(results)]
@@ -171,12 +171,6 @@ def left_out(results: Results) -> list[str]:
     """The cases that there was no time for."""
     names = [name for name in results.facts["cases"] if name not in results.cases]
     return [f"Not measured, since the time was over: {', '.join(names)}.", ""] if names else []
-
-
-def title(case: Case, results: Results) -> str:
-    """A case's title, with the Python if it is another one."""
-    other = results.facts.get("other_python")
-    return f"{case.title} {other}" if case.other_python and other else case.title
 
 
 def table(case: Case, outcomes: dict[str, Outcome]) -> list[str]:
@@ -264,7 +258,8 @@ def saturates(case: Case) -> bool:
 
 def studies(results: Results) -> list[str]:
     """What was measured once."""
-    lines = ["## The floor", "", *floor(results)]
+    found = floor(results)
+    lines = ["## The floor", "", *found] if found else []
     restart = results.studies.get("restart")
     if restart:
         lines += ["## `systemctl restart` under load", ""]
@@ -274,11 +269,17 @@ def studies(results: Results) -> list[str]:
 
 def floor(results: Results) -> list[str]:
     """A hello beside its floor: a bare ring loop, and the application without a server."""
+    lines = [*in_process(results), *without_python(results)]
+    return [*lines, ""] if lines else []
+
+
+def in_process(results: Results) -> list[str]:
+    """The application without a server, and what we add to it and to a bare ring loop."""
     inside = results.studies.get("in_process")
     if not inside:
         return []
     if reason := missing(inside):
-        return [f"The floor of an ASGI hello is not known: {reason}", ""]
+        return [f"The floor of an ASGI hello is not known. {reason}"]
     lines = [
         f"The floor of an ASGI hello: in-process (CPython {inside['python']}) the application "
         f"takes {number(inside['call_us'])} µs called with its scope, "
@@ -292,7 +293,7 @@ def floor(results: Results) -> list[str]:
             f"A bare ring loop takes {ring} µs. Together {number(sum_us)} µs; {OURS} is at {mine} "
             f"µs, {mine.median / sum_us:.2f} of the floor.",
         ]
-    return [*lines, *without_python(results), ""]
+    return lines
 
 
 def without_python(results: Results) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cases import Case
 from measure import Sample
 
 
@@ -36,6 +37,11 @@ class Results:
     def outcome(self, case: str, entrant: str) -> Outcome:
         """The figures of one entrant, at first without any."""
         return self.cases.setdefault(case, {}).setdefault(entrant, Outcome())
+
+    def title(self, case: Case) -> str:
+        """A case's title, with the version of Python if it is another one."""
+        other = self.facts.get("other_python")
+        return f"{case.title} {other}" if case.other_python and other else case.title
 
     def forget_failures(self) -> None:
         """Has every entrant tried again that has failed."""

@@ -34,11 +34,10 @@ from results import Outcome, Results
 from server import Failed
 
 QUICK_PEERS = {OURS, "granian", "uvicorn", "fastpysgi", "gunicorn gthread"}
-QUICK = {"rounds": 3, "seconds": 0.8, "limit": 5.0}
-FULL = {"rounds": 5, "seconds": 2.0, "limit": 60.0}
+QUICK = {"rounds": 3, "seconds": 0.8, "limit": 4.75, "restarts": 3}
+FULL = {"rounds": 5, "seconds": 2.0, "limit": 60.0, "restarts": 10}
 # For each thing that is measured once.
 STUDY_SECONDS = 180
-RESTARTS = 10
 
 
 @dataclass
@@ -54,6 +53,8 @@ class Run:
     path: Path
     limit_seconds: float
     with_studies: bool
+    # How many restarts under systemd are measured.
+    restarts: int
     # From when time is counted that is not in the results yet.
     begin: float
     # How long the last round took.
@@ -137,7 +138,7 @@ class Run:
             studies["in_process"] = self.study({core}, python, "in_process.py")
         if "restart" not in studies:
             cores = {self.bench.server_core, self.bench.load_core}
-            restart = self.study(cores, sys.executable, "restart.py", str(RESTARTS))
+            restart = self.study(cores, sys.executable, "restart.py", str(self.restarts))
             studies["restart"] = restart
         self.save()
 
@@ -243,8 +244,9 @@ def parse_options() -> argparse.Namespace:
     add("--quick", action="store_true", help="a part of the cases and peers, in five minutes")
     add("--rounds", type=int, help="alternating rounds (5, quick 3)")
     add("--seconds", type=float, help="seconds of load per sample (2, quick 0.8)")
-    add("--limit", type=float, help="minutes after which no round begins (60, quick 5)")
+    add("--limit", type=float, help="minutes after which no round begins (60, quick 4.75)")
     more = "go on with what is in the output folder, and try again what failed"
+    add("--restarts", type=int, help="restarts under load that are measured (10, quick 3)")
     add("--resume", action="store_true", help=more)
     add("--no-studies", action="store_true", help="only rounds")
     add("--no-plots", action="store_true", help="no matplotlib is installed, nothing drawn")
@@ -315,6 +317,7 @@ def prepare(options: argparse.Namespace) -> Run:
         path,
         limit_seconds=options.limit * 60,
         with_studies=not options.no_studies,
+        restarts=options.restarts,
         begin=time.monotonic(),
     )
 
@@ -326,7 +329,10 @@ def main() -> None:
     run = prepare(options)
     # This process disturbs the load, if anything, and not the server.
     os.sched_setaffinity(0, {options.load_core})
-    run.rounds(options.rounds)
+    try:
+        run.rounds(options.rounds)
+    except KeyboardInterrupt:
+        run.say("interrupted: --resume goes on from here")
     run.save()
     os.sched_setaffinity(0, {options.server_core, options.load_core})
     venvs = None if options.no_plots else options.venvs.resolve()
