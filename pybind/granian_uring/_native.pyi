@@ -32,6 +32,7 @@ __all__ = [
     "RuntimeChoice",
     "StartResponse",
     "Trusted",
+    "Waker",
     "Worker",
     "open_listeners",
     "take_activation",
@@ -475,6 +476,20 @@ class ReadyFiles:
         """`keys` are those of the selector, by descriptor."""
     def __call__(self, _timeout: object = None, /) -> list[tuple[SelectorKey, int]]:
         """Keys with what they are ready for. Never waits."""
+
+@final
+class Waker:
+    """Wakes a loop that has `clear` as the reader of `fileno()`."""
+
+    def __new__(cls) -> Waker: ...
+    def fileno(self) -> int:
+        """An eventfd, which is readable when the loop is to be awake; -1 when it is closed."""
+    def wake(self) -> None:
+        """Makes it readable. From any thread."""
+    def clear(self) -> None:
+        """The loop is awake."""
+    def close(self) -> None:
+        """The loop is closed."""
 
 @final
 class Direct:

@@ -12,7 +12,7 @@ import selectors
 import socket
 from typing import Any
 
-from granian_uring._native import ReadyFiles, Worker
+from granian_uring._native import ReadyFiles, Waker, Worker
 from granian_uring.transport import SocketTransport
 
 __all__ = ["RingSelector", "new_event_loop"]
@@ -44,7 +44,19 @@ class RingSelector(selectors.EpollSelector):
 
 
 class RingEventLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with a transport of our own for connections without TLS."""
+    """asyncio's loop, with a transport and a way to be woken of our own."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        super().__init__(selector)
+        # asyncio's own pair of sockets stays what signals are written to.
+        self._waker = Waker()
+        self._write_to_self = self._waker.wake
+        self.add_reader(self._waker.fileno(), self._waker.clear)
+
+    def close(self) -> None:
+        """Closes the loop, and what it is woken by."""
+        super().close()
+        self._waker.close()
 
     def _make_socket_transport(
         self, sock: socket.socket, *arguments: Any, **more: Any

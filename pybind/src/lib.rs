@@ -26,6 +26,7 @@ mod scope;
 mod selector;
 mod sockets;
 mod thread_bound;
+mod waker;
 mod websocket;
 mod worker;
 mod wsgi;
@@ -57,6 +58,8 @@ mod _native {
     use super::sockets::{Activation, Listeners, Notifier, open_listeners};
     #[pymodule_export]
     use super::sockets::{take_activation, take_notifier};
+    #[pymodule_export]
+    use super::waker::Waker;
     #[pymodule_export]
     use super::websocket::AsgiWebSocket;
     #[pymodule_export]
