@@ -4,6 +4,8 @@
 //! [`on_every_world`] runs one law on every implementation with TCP and with Unix sockets, and on
 //! the simulator with several seeds. [`Rig`] turns completions into [`Event`]s that own their bytes.
 
+mod random;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
@@ -280,7 +282,6 @@ pub(crate) fn on_every_world(law: impl Fn(&mut Rig)) {
 
 /// A completion that owns what it brings.
 #[derive(Debug)]
-#[expect(dead_code, reason = "some fields are only shown, by a test that fails")]
 pub(crate) enum Event {
     Accepted(ListenerId, io::Result<Accepted>),
     Received(StreamId, io::Result<Vec<u8>>),
