@@ -20,6 +20,7 @@ const STREAMS: usize = 20;
 const LARGEST: usize = 300_000;
 
 /// What is known of a connection from both sides.
+#[allow(clippy::struct_excessive_bools, reason = "each is about another operation")]
 struct Connection {
     client: usize,
     /// Both sides send the bytes of a count that goes round.
