@@ -114,6 +114,12 @@ impl ResponseHead {
     }
 
     fn header(&mut self, name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
+        if is_content_length(name)
+            && let Some(length) = decimal(value)
+        {
+            // Nothing but digits, and the name is right: there is nothing more to check.
+            return self.declare(length);
+        }
         check_field(name, value)?;
         // Few lengths, so that most names are told apart without a comparison.
         match name.len() {
@@ -146,6 +152,10 @@ impl ResponseHead {
             let value = value.escape_ascii().to_string();
             return Err(ResponseError::InvalidContentLength(value));
         };
+        self.declare(length)
+    }
+
+    fn declare(&mut self, length: u64) -> Result<(), ResponseError> {
         match self.declared.replace(length) {
             None => Ok(()),
             Some(_) => Err(ResponseError::DuplicateContentLength),
@@ -295,9 +305,10 @@ fn check_field(name: &[u8], value: &[u8]) -> Result<(), ResponseError> {
 
 /// Most responses have it, in one of two spellings: two comparisons of words.
 fn is_content_length(name: &[u8]) -> bool {
-    name == b"content-length"
-        || name == b"Content-Length"
-        || name.eq_ignore_ascii_case(b"content-length")
+    name.len() == b"content-length".len()
+        && (name == b"content-length"
+            || name == b"Content-Length"
+            || name.eq_ignore_ascii_case(b"content-length"))
 }
 
 fn write_status_line(status: Status<'_>, out: &mut Vec<u8>) {
