@@ -155,7 +155,7 @@ fn reader(scene: &mut Scene, request: RequestId) {
     }
 }
 
-fn each_seed(test: impl Fn(u64)) {
+fn each_seed(mut test: impl FnMut(u64)) {
     for seed in 0..SEEDS {
         println!("seed {seed}");
         test(seed);
@@ -673,6 +673,32 @@ fn who_uploads_flat_out_leaves_others_their_turn() {
             }
         }
     });
+}
+
+/// The buffers of the simulated kernel have 2 KiB.
+#[test]
+fn a_body_that_has_come_wakes_the_application_for_much_at_once_within_a_bound() {
+    let mut largest = 0;
+    each_seed(|seed| {
+        let mut scene = Scene::new(seed, Config::default());
+        let client = scene.asking(POST);
+        scene.play(MOMENT, reader);
+        scene.world.client_send(client, &b"x".repeat(100_000));
+        let mut read = 0;
+        scene.play(MOMENT, |scene, request| {
+            while let Reading::Data { bytes, more } = scene.server.read_body(request) {
+                assert!(bytes.len() < (64 + 2) * 1024, "{} bytes were read ahead", bytes.len());
+                read += bytes.len();
+                largest = largest.max(bytes.len());
+                if !more {
+                    return scene.answer(request, 5);
+                }
+            }
+        });
+        assert_eq!(read, 100_000);
+        assert!(scene.got(client).starts_with("HTTP/1.1 200"));
+    });
+    assert!(largest > 2 * 2048, "at most {largest} bytes were read at once");
 }
 
 #[test]

@@ -685,6 +685,32 @@ fn a_lease_ends_with_the_next_wait() {
 }
 
 #[test]
+fn a_lease_that_says_more_waits_tells_the_truth() {
+    on_every_world(|rig| {
+        let listener = rig.world.listen();
+        let (client, stream) = rig.connection(listener);
+        let sent = pattern(40_000);
+        rig.world.client_send(client, &sent);
+        let (mut got, mut more_waits) = (Vec::new(), false);
+        while got.len() < sent.len() || more_waits {
+            rig.proactor().receive(stream);
+            let mut completions = Vec::new();
+            let give_up = rig.proactor().now() + Duration::from_secs(5);
+            while completions.is_empty() {
+                assert!(rig.proactor().now() < give_up, "nothing more has waited");
+                rig.proactor().wait(Some(give_up), &mut completions).unwrap();
+            }
+            let Some(Completion::Received { result: Ok(lease), .. }) = completions.pop() else {
+                panic!("expected bytes")
+            };
+            got.extend_from_slice(rig.proactor().bytes(&lease));
+            more_waits = lease.more_waits();
+        }
+        assert!(got == sent);
+    });
+}
+
+#[test]
 fn the_end_of_input_has_length_zero_and_the_answer_still_goes_out() {
     on_every_world(|rig| {
         let listener = rig.world.listen();

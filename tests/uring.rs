@@ -191,6 +191,27 @@ fn without_a_free_fd_the_accept_fails_and_the_client_stays_in_the_queue() {
 }
 
 #[test]
+fn the_kernel_says_that_more_bytes_wait_as_long_as_they_do() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut ring = Uring::new().unwrap();
+    let listener = ring.register_listener(listener.into()).unwrap();
+    let mut client = TcpStream::connect(address).unwrap();
+    let stream = accept(&mut ring, listener).stream;
+    client.write_all(&vec![b'x'; 40_000]).unwrap();
+    let mut got = 0;
+    while got < 40_000 {
+        ring.receive(stream);
+        let Some(Completion::Received { result, .. }) = complete(&mut ring).pop() else {
+            panic!("expected Received")
+        };
+        let lease = result.unwrap();
+        got += lease.length();
+        assert_eq!(lease.more_waits(), got < 40_000, "after {got} bytes");
+    }
+}
+
+#[test]
 fn more_operations_than_the_queues_hold_all_complete() {
     const WATCHES: usize = 10_000;
     let mut ring = Uring::new().unwrap();

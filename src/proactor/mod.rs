@@ -13,7 +13,8 @@
 //! 3. A send completes when the kernel has taken every byte, or with an error; a short send is
 //!    continued inside.
 //! 4. An idle connection holds no receive buffer. A buffer is leased until the next `wait`. Running
-//!    out of buffers stays inside.
+//!    out of buffers stays inside. Where a lease says that more waits, the next receive completes
+//!    whatever the peer does.
 //! 5. `wait` never blocks past its deadline, and delivers a bounded number of completions a call.
 //! 6. The wake fd is readable, or becomes so, as long as a further `wait` would deliver something of
 //!    what was submitted; a `wait` after which that is not so makes it unreadable.
@@ -83,6 +84,7 @@ pub struct Accepted {
 pub struct Lease {
     buffer: u16,
     length: usize,
+    more_waits: bool,
     turn: u32,
 }
 
@@ -91,6 +93,13 @@ impl Lease {
     #[must_use]
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// Whether the kernel says that it holds more of the peer's bytes already: another receive
+    /// completes without news from the peer. False where nothing is known of it.
+    #[must_use]
+    pub fn more_waits(&self) -> bool {
+        self.more_waits
     }
 }
 

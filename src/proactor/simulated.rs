@@ -283,8 +283,9 @@ impl State {
         Completion::Accepted { listener: ListenerId(number_of(index)), result }
     }
 
-    /// The bytes that a receive takes, or how it failed.
-    fn end_receive(&mut self, index: usize) -> io::Result<Vec<u8>> {
+    /// The bytes that a receive takes and whether it says that more waits, which it does not
+    /// always; or how it failed.
+    fn end_receive(&mut self, index: usize) -> io::Result<(Vec<u8>, bool)> {
         let stream = self.streams[index].as_mut().expect("a candidate is an open stream");
         let cancelled = stream.receive.take() == Some(true);
         let connection = &mut self.connections[stream.client.0];
@@ -295,11 +296,12 @@ impl State {
         } else if there > 0 {
             let most = there.min(BUFFER_BYTES);
             let taken = if self.random.one_in(2) { most } else { 1 + self.random.below(most) };
-            Ok(connection.to_server.drain(..taken).collect())
+            let more_waits = taken < there && self.random.one_in(2);
+            Ok((connection.to_server.drain(..taken).collect(), more_waits))
         } else if connection.reset {
             Err(os_error(libc::ECONNRESET))
         } else {
-            Ok(Vec::new())
+            Ok((Vec::new(), false))
         }
     }
 
@@ -586,11 +588,11 @@ impl Simulated {
             Candidate::Accept(index) => state.end_accept(index),
             Candidate::Receive(_) if self.buffers.len() == BUFFERS => return None,
             Candidate::Receive(index) => {
-                let result = state.end_receive(index).map(|bytes| {
+                let result = state.end_receive(index).map(|(bytes, more_waits)| {
                     let buffer = u16::try_from(self.buffers.len()).expect("BUFFERS are few");
                     let length = bytes.len();
                     self.buffers.push(bytes);
-                    Lease { buffer, length, turn: self.turn }
+                    Lease { buffer, length, more_waits, turn: self.turn }
                 });
                 Completion::Received { stream: StreamId(number_of(index)), result }
             }

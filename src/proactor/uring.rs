@@ -205,6 +205,8 @@ struct StreamSlot {
     /// From the accept until the close is asked for.
     open: bool,
     receiving: bool,
+    /// The last receive has left bytes behind.
+    more_waits: bool,
     hang_up: HangUpState,
     sending: Option<Box<Sending>>,
 }
@@ -348,11 +350,12 @@ impl Uring {
     }
 
     fn push_receive(&mut self, stream: StreamId) {
-        // POLL_FIRST: a receive is armed when there is usually nothing to read yet, so the first
-        // try would be for nothing.
+        // POLL_FIRST: unless the last receive left bytes behind there is usually nothing to read
+        // yet when one is armed, so the first try would be for nothing.
+        let more_waits = mem::take(&mut self.slot(stream).more_waits);
         let entry = opcode::Recv::new(Fd(fd_of(stream)), ptr::null_mut(), 0)
             .buf_group(BUFFER_GROUP)
-            .ioprio(RECVSEND_POLL_FIRST)
+            .ioprio(if more_waits { 0 } else { RECVSEND_POLL_FIRST })
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
         self.push(entry, Kind::Receive, stream.0);
@@ -461,12 +464,16 @@ impl Uring {
             self.starved.push(stream);
             return None;
         }
-        self.slot(stream).receiving = false;
+        let more_waits = io_uring::cqueue::sock_nonempty(flags);
+        let slot = self.slot(stream);
+        slot.receiving = false;
+        slot.more_waits = more_waits;
         let turn = self.buffers.turn;
         let result = result.map(|length| Lease {
             // The end of the peer's data may come without a buffer; no byte of it is read.
             buffer: buffer.unwrap_or(0),
             length: length as usize,
+            more_waits,
             turn,
         });
         Some(Completion::Received { stream, result })
@@ -705,6 +712,7 @@ impl Proactor for Uring {
         let idle = !slot.receiving && slot.hang_up == HangUpState::Idle && slot.sending.is_none();
         assert!(idle, "a stream is closed when nothing is under way on it");
         slot.open = false;
+        slot.more_waits = false;
         let entry = opcode::Close::new(Fd(fd_of(stream))).build();
         self.push(entry, Kind::Close, stream.0);
     }

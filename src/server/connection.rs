@@ -291,7 +291,9 @@ impl Connection {
             Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
             Stage::Open => {
                 self.input.push(shared.proactor.bytes(&lease));
-                self.proceed(shared);
+                if !self.reads_ahead(&lease, shared.config.limits.head_bytes) {
+                    self.proceed(shared);
+                }
             }
             Stage::Lingering => {
                 self.dropped += lease.length();
@@ -862,6 +864,19 @@ impl Connection {
         shared.events.push_back(Event::TimedOut(request, left));
     }
 
+    /// Whether to receive more of the body, which the kernel holds already, before the application
+    /// is woken: once for much, not for each buffer. What is held stays within the bound of a head,
+    /// `most`.
+    fn reads_ahead(&self, lease: &Lease, most: usize) -> bool {
+        let there = self.input.rest().len();
+        let incomplete =
+            self.http.body_remaining().is_none_or(|remaining| remaining > there as u64);
+        lease.more_waits()
+            && incomplete
+            && there < READ_BYTES.min(most)
+            && self.exchange_waits_for_body()
+    }
+
     fn exchange_waits_for_body(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.reading && !exchange.body_told)
     }
@@ -1143,10 +1158,13 @@ fn read_pieces(
     input: &mut Input,
 ) -> Result<(Vec<u8>, bool), ProtocolError> {
     let mut bytes = Vec::new();
+    // All that is there is one piece.
+    let mut whole = false;
     let mut rest = input.rest();
     let mut result = Ok(());
     while !http.request_ended() && bytes.len() < READ_BYTES {
         match http.next_event(&mut rest) {
+            Ok(Some(http1::Event::Body(piece))) if piece.len() == input.bytes.len() => whole = true,
             Ok(Some(http1::Event::Body(piece))) => bytes.extend_from_slice(piece),
             Ok(Some(_)) => {}
             Ok(None) => break,
@@ -1157,6 +1175,10 @@ fn read_pieces(
         }
     }
     let left = rest.len();
+    if whole {
+        // Given away, not copied.
+        bytes = mem::take(&mut input.bytes);
+    }
     input.keep(left);
     result.map(|()| (bytes, http.request_ended()))
 }

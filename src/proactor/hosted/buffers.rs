@@ -45,7 +45,7 @@ impl Buffers {
             Ok(length) => {
                 self.free.pop();
                 self.leased.push(buffer);
-                Some(Ok(Lease { buffer, length, turn: self.turn }))
+                Some(Ok(Lease { buffer, length, more_waits: false, turn: self.turn }))
             }
             Err(error) => Some(Err(error)),
         }
