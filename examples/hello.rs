@@ -70,24 +70,32 @@ fn serve<P: Proactor>(proactor: P, options: &Options) -> Result<(), Box<dyn Erro
         server.log_access(AccessLog::to_file(Format::compile(None, false, false)?, stdout)?);
     }
     server.start_accepting();
-    let mut left = options.requests;
-    while left > 0 {
+    let mut answered = 0;
+    while answered < options.requests {
         server.turn(None)?;
-        while let Some(event) = server.next_event() {
-            if let Event::Request(request) = event {
-                // A peer that has left meanwhile is no error of this loop.
-                let _ = answer(&mut server, request);
-                server.finish(request);
-                left -= 1;
-            }
-        }
+        answered += answer_all(&mut server);
     }
-    // The last answers are given out, and not sent yet.
+    // The last answers are given out, and not sent yet; and who is connected may ask once more.
     server.drain();
     while !server.is_drained() {
         server.turn(None)?;
+        answer_all(&mut server);
     }
     Ok(())
+}
+
+/// Answer what the last turn brought; how many requests that were.
+fn answer_all(server: &mut Server<impl Proactor>) -> u64 {
+    let mut answered = 0;
+    while let Some(event) = server.next_event() {
+        if let Event::Request(request) = event {
+            // A peer that has left meanwhile is no error of this loop.
+            let _ = answer(server, request);
+            server.finish(request);
+            answered += 1;
+        }
+    }
+    answered
 }
 
 fn answer(server: &mut Server<impl Proactor>, request: RequestId) -> Result<(), SendError> {

@@ -9,7 +9,7 @@ mod alone;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -218,6 +218,56 @@ fn a_signal_ends_a_wait_whether_something_was_begun_or_not() {
             waiter.join().unwrap();
         }
     });
+}
+
+/// Opens and closes epolls until it is told to stop, as an application's threads with loops do: the
+/// number of one that it closes is free for others while it has another one.
+fn open_and_close_epolls(stop: &AtomicBool) {
+    let mut moved = None;
+    for turn in (0..100).cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // SAFETY: no memory is involved; the kernel has made the fd for us.
+        let low = unsafe { OwnedFd::from_raw_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) };
+        thread::sleep(Duration::from_micros(turn * 37 % 300));
+        // SAFETY: as above.
+        moved = Some(unsafe {
+            let number = 200 + i32::try_from(turn).unwrap();
+            OwnedFd::from_raw_fd(libc::fcntl(low.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number))
+        });
+        drop(low);
+        thread::sleep(Duration::from_micros(turn * 53 % 300));
+    }
+    drop(moved);
+}
+
+/// The fd to wait on must be the runtime's own, or a wait sleeps through its news, or never sleeps.
+#[test]
+fn a_runtime_on_epoll_is_not_mistaken_for_an_epoll_of_another_thread() {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| open_and_close_epolls(&stop));
+        let is_wrong =
+            |_: &usize| !Epoll::new().is_ok_and(|mut proactor| rests_and_wakes(&mut proactor));
+        let wrong = (0..1000).find(is_wrong);
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, None, "that one of 1000 waited for something else");
+    });
+}
+
+fn rests_and_wakes(proactor: &mut dyn Proactor) -> bool {
+    let (reader, mut writer) = io::pipe().unwrap();
+    proactor.watch(reader.as_raw_fd());
+    submit(proactor);
+    let mut completions = Vec::new();
+    let begin = Instant::now();
+    proactor.wait(Some(begin + Duration::from_millis(2)), &mut completions).unwrap();
+    let rests = begin.elapsed() >= Duration::from_millis(2);
+    writer.write_all(b"x").unwrap();
+    let begin = Instant::now();
+    proactor.wait(Some(begin + PATIENCE), &mut completions).unwrap();
+    rests && begin.elapsed() < PATIENCE && completions.len() == 1
 }
 
 fn count(folder: &str) -> usize {

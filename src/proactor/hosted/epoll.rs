@@ -23,6 +23,7 @@ use std::time::Duration;
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::Beside;
+use super::ring::fds_of;
 use super::{cancelled, fd_of};
 use crate::proactor::sockets::Listening;
 use crate::proactor::uring::new_eventfd;
@@ -36,6 +37,8 @@ const SIGNAL: libc::c_int = libc::SIGURG;
 const REPEAT: Duration = Duration::from_millis(1);
 /// Events that one look takes at the most.
 const EVENTS: u8 = 128;
+/// How often an fd is to be readable with the bell, and silent without, to be taken for the crate's.
+const PROOFS: usize = 4;
 /// A thread that only waits needs no more.
 const STACK_BYTES: usize = 64 * 1024;
 
@@ -93,6 +96,24 @@ impl EpollBeside {
 
     pub(super) fn fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
+    }
+
+    /// The epoll that watches this one's, through a duplicate: the crate's, which does not tell its
+    /// fd. It is known by what it does, since other threads open and close epolls meanwhile: it
+    /// is readable while the bell rings, and at no other time.
+    pub(super) fn watched_by(&self, duplicate: RawFd) -> io::Result<RawFd> {
+        let mut found = fds_of("eventpoll")?;
+        found.retain(|fd| *fd != self.fd() && *fd != duplicate);
+        for _ in 0..PROOFS {
+            self.news.ring();
+            found.retain(|fd| is_readable(*fd));
+            self.news.silence();
+            found.retain(|fd| !is_readable(*fd));
+        }
+        match (found.pop_first(), found.pop_first()) {
+            (Some(fd), None) => Ok(fd),
+            _ => Err(io::Error::other("no single [eventpoll] of the runtime in /proc/self/fd")),
+        }
     }
 
     fn control(
@@ -267,12 +288,21 @@ struct News {
 impl News {
     fn tell(&self, taken: Taken) {
         lock(&self.ended).push(taken);
+        self.ring();
+    }
+
+    fn ring(&self) {
         // It fails only when the bell has been rung 2^64 times.
         let _ = (&self.bell).write(&1_u64.to_ne_bytes());
     }
 
-    fn take(&self) -> Vec<Taken> {
+    fn silence(&self) {
+        // It fails when nobody has rung.
         let _ = (&self.bell).read(&mut [0; 8]);
+    }
+
+    fn take(&self) -> Vec<Taken> {
+        self.silence();
         mem::take(&mut *lock(&self.ended))
     }
 }
@@ -440,6 +470,14 @@ impl AcceptorThread {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// False also for an fd that another thread has closed.
+fn is_readable(fd: RawFd) -> bool {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd that outlives the call, which does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) };
+    poll.revents & libc::POLLIN != 0
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {

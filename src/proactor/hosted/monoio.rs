@@ -106,10 +106,10 @@ impl Hosted<OnEpoll> {
     /// As [`Self::new`].
     pub fn with_buffers(buffers: u16) -> io::Result<Self> {
         let beside = EpollBeside::new()?;
-        let build = || RuntimeBuilder::<LegacyDriver>::new().with_entries(EVENTS).build();
-        let (mut runtime, epoll) = fd_made_by("eventpoll", build)?;
+        let mut runtime = RuntimeBuilder::<LegacyDriver>::new().with_entries(EVENTS).build()?;
         let turnstile = Turnstile::install(&mut runtime);
         let watched = watch_through(&mut runtime, beside.fd())?;
+        let epoll = beside.watched_by(watched.as_raw_fd())?;
         Ok(Self::assemble(OnEpoll { runtime, turnstile, epoll }, beside, watched, buffers))
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn fd_made_by<T>(
     Err(io::Error::other(format!("no single new [{kind}] in /proc/self/fd")))
 }
 
-fn fds_of(kind: &str) -> io::Result<BTreeSet<RawFd>> {
+/// The fds of this process of the kind `[kind]`.
+pub(super) fn fds_of(kind: &str) -> io::Result<BTreeSet<RawFd>> {
     let name = format!("anon_inode:[{kind}]");
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc/self/fd")? {
