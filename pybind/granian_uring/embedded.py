@@ -22,7 +22,7 @@ import click
 from granian_uring import _native, loader, wsgi
 from granian_uring.config import OPTIONS, Octal, Option, Settings
 from granian_uring.lifespan import LifespanFailed
-from granian_uring.service import Service, Wish, new_access_log, new_worker, report
+from granian_uring.service import Service, Wish, new_access_log, new_worker, open_listeners
 
 __all__ = ["Server", "ServerOptions"]
 
@@ -115,7 +115,7 @@ class Server:
         async with self._changing:
             if self._listeners is not None:
                 raise RuntimeError("a Server serves once; make another one")
-            self._listeners = _open_listeners(self._settings)
+            self._listeners = open_listeners(self._settings, _native.Activation())
             try:
                 self._generation = await self._start(self._app)
             except BaseException:
@@ -241,25 +241,6 @@ class _Generation:
 def _leave(wish: Wish) -> None:
     """The application called `sys.exit`: that goes to whoever runs the loop."""
     raise wish
-
-
-def _open_listeners(settings: Settings) -> _native.Listeners:
-    """Opens what was asked for. Given descriptors stay the caller's: they are duplicated."""
-    listeners = _native.open_listeners(
-        _native.Activation(),
-        fd_from_systemd=False,
-        fd_names=[],
-        fds=list(settings.fds),
-        host=settings.host,
-        port=settings.port,
-        uds=settings.uds,
-        uds_permissions=settings.uds_permissions,
-        backlog=settings.backlog,
-        proxy_protocol=list(settings.proxy_protocol),
-    )
-    for level, text in listeners.notices:
-        report(level, text)
-    return listeners
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -31,6 +31,7 @@ __all__ = [
     "leave_child",
     "new_access_log",
     "new_worker",
+    "open_listeners",
     "report",
 ]
 
@@ -49,6 +50,25 @@ SHUTDOWN_SECONDS = 5.0
 TASKS_SECONDS = 1.0
 # Handlers of the application may take this long for the last lines of the access log.
 _ACCESS_SECONDS = 2.0
+
+
+def open_listeners(settings: Settings, activation: _native.Activation) -> _native.Listeners:
+    """Opens the sockets that were asked for, and logs what there is to say of them."""
+    listeners = _native.open_listeners(
+        activation,
+        fd_from_systemd=settings.fd_from_systemd,
+        fd_names=list(settings.fd_names),
+        fds=list(settings.fds),
+        host=settings.host,
+        port=settings.port,
+        uds=settings.uds,
+        uds_permissions=settings.uds_permissions,
+        backlog=settings.backlog,
+        proxy_protocol=list(settings.proxy_protocol),
+    )
+    for level, text in listeners.notices:
+        report(level, text)
+    return listeners
 
 
 def new_worker(

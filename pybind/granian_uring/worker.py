@@ -33,7 +33,7 @@ from granian_uring.service import (
     leave_child,
     new_access_log,
     new_worker,
-    report,
+    open_listeners,
 )
 
 __all__ = ["run"]
@@ -80,20 +80,7 @@ def run(settings: Settings) -> int:
         access=settings.access_log,
     )
     _raise_descriptor_limit()
-    listeners = _native.open_listeners(
-        activation,
-        fd_from_systemd=settings.fd_from_systemd,
-        fd_names=list(settings.fd_names),
-        fds=list(settings.fds),
-        host=settings.host,
-        port=settings.port,
-        uds=settings.uds,
-        uds_permissions=settings.uds_permissions,
-        backlog=settings.backlog,
-        proxy_protocol=list(settings.proxy_protocol),
-    )
-    for level, text in listeners.notices:
-        report(level, text)
+    listeners = open_listeners(settings, activation)
 
     application = loader.load(
         settings.target, factory=settings.factory, working_dir=settings.working_dir
