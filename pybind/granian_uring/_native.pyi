@@ -2,10 +2,11 @@
 
 from asyncio import AbstractEventLoop, Task
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextvars import Context
 from os import PathLike
 from pathlib import Path
 from selectors import SelectorKey
-from typing import Any, TypedDict, TypeVar, final, overload
+from typing import Any, ClassVar, TypedDict, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -15,9 +16,11 @@ __all__ = [
     "AccessLines",
     "AccessLog",
     "Activation",
+    "Callbacks",
     "Direct",
     "Exchange",
     "FileResponse",
+    "Handle",
     "Input",
     "Listeners",
     "Notifier",
@@ -476,6 +479,49 @@ class ReadyFiles:
         """`keys` are those of the selector, by descriptor."""
     def __call__(self, _timeout: object = None, /) -> list[tuple[SelectorKey, int]]:
         """Keys with what they are ready for. Never waits."""
+
+@final
+class Callbacks:
+    """What a loop does for each callback, without a frame of Python.
+
+    `append` puts a handle into the loop's queue; `describe(callback, args)` is for logs;
+    `failed(handle, error)` is told what a callback has raised.
+    """
+
+    def __new__(
+        cls,
+        event_loop: object,
+        append: Callable[[Any], None],
+        describe: Callable[[Any, Any], str],
+        failed: Callable[[Handle, BaseException], None],
+    ) -> Callbacks: ...
+    def call_soon(
+        self, callback: Callable[..., object], *args: object, context: object | None = None
+    ) -> Handle:
+        """`loop.call_soon`, of a loop that is open and not in debug mode."""
+    def process_events(self, events: list[Any]) -> None:
+        """`loop._process_events`: queues the handles of what `select` has returned."""
+
+@final
+class Handle:
+    """A callback that is to be run, as `asyncio.Handle`."""
+
+    def cancel(self) -> None:
+        """It is not to be run any more."""
+    def cancelled(self) -> bool:
+        """Whether that was said."""
+    def get_context(self) -> Context:
+        """What it runs in."""
+    def _run(self) -> None: ...
+    @property
+    def _cancelled(self) -> bool: ...
+    @property
+    def _callback(self) -> Callable[..., object] | None: ...
+    @property
+    def _args(self) -> tuple[object, ...] | None: ...
+    @property
+    def _loop(self) -> object: ...
+    _source_traceback: ClassVar[None]
 
 @final
 class Waker:

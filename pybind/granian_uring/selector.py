@@ -10,9 +10,11 @@ import asyncio
 import os
 import selectors
 import socket
+from asyncio import format_helpers
+from collections.abc import Callable
 from typing import Any
 
-from granian_uring._native import ReadyFiles, Waker, Worker
+from granian_uring._native import Callbacks, Handle, ReadyFiles, Waker, Worker
 from granian_uring.transport import SocketTransport
 
 __all__ = ["RingSelector", "new_event_loop"]
@@ -44,10 +46,17 @@ class RingSelector(selectors.EpollSelector):
 
 
 class RingEventLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with a transport and a way to be woken of our own."""
+    """asyncio's loop, with callbacks, a transport and a way to be woken of our own."""
+
+    call_soon: Callable[..., Any]  # type: ignore[assignment]
+    _callbacks: Callbacks | None = None
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         super().__init__(selector)
+        append = self._ready.append  # type: ignore[attr-defined]
+        self._callbacks = Callbacks(self, append, _describe, self._callback_failed)
+        self._process_events = self._callbacks.process_events
+        self._choose_call_soon()
         # asyncio's own pair of sockets stays what signals are written to.
         self._waker = Waker()
         self._write_to_self = self._waker.wake
@@ -56,13 +65,38 @@ class RingEventLoop(asyncio.SelectorEventLoop):
     def close(self) -> None:
         """Closes the loop, and what it is woken by."""
         super().close()
+        self._choose_call_soon()
         self._waker.close()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Debug mode is for asyncio's own callbacks, which know more of themselves."""
+        super().set_debug(enabled)
+        self._choose_call_soon()
+
+    def _choose_call_soon(self) -> None:
+        """Puts the short way of `call_soon` before the class's, while the loop is open and not in
+        debug mode."""
+        # There is none yet when asyncio's `__init__` sets its debug mode.
+        if self._callbacks is None or self.get_debug() or self.is_closed():
+            self.__dict__.pop("call_soon", None)
+        else:
+            self.call_soon = self._callbacks.call_soon
+
+    def _callback_failed(self, handle: Handle, error: BaseException) -> None:
+        """Reports what a callback raised, in asyncio's words."""
+        message = f"Exception in callback {_describe(handle._callback, handle._args)}"
+        self.call_exception_handler({"message": message, "exception": error, "handle": handle})
 
     def _make_socket_transport(
         self, sock: socket.socket, *arguments: Any, **more: Any
     ) -> asyncio.Transport:
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return SocketTransport(self, sock, *arguments, **more)
+
+
+def _describe(callback: Any, args: Any) -> str:
+    """A callback and where it is from."""
+    return format_helpers._format_callback_source(callback, args)
 
 
 def new_event_loop(worker: Worker) -> asyncio.SelectorEventLoop:

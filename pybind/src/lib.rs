@@ -13,6 +13,7 @@
 mod access_log;
 mod asgi;
 mod awaitable;
+mod callbacks;
 mod config;
 mod direct;
 mod errors;
@@ -40,6 +41,8 @@ mod _native {
     use super::access_log::{AccessLines, AccessLog};
     #[pymodule_export]
     use super::asgi::AsgiExchange;
+    #[pymodule_export]
+    use super::callbacks::{Callbacks, Handle};
     #[pymodule_export]
     use super::config::Trusted;
     #[pymodule_export]
