@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar, final, overload
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "VERSION",
     "ASGIExchange",
     "ASGIWebSocket",
     "AccessLines",
@@ -38,6 +39,9 @@ __all__ = [
     "take_activation",
     "take_notifier",
 ]
+
+VERSION: str
+"""That of the package, as in its metadata."""
 
 @final
 class Activation:
