@@ -26,8 +26,8 @@ def wsgi(environ, start_response):
     start_response("200 OK", [])
     return [" ".join(sys.modules).encode()]
 """
-# Needed by --version alone, and dear: they would be a fifth of a start.
-RARELY_NEEDED = {"email", "importlib.metadata", "zipfile"}
+# Needed by --version, --log-config and errors alone, and dear: they would be a quarter of a start.
+RARELY_NEEDED = {"difflib", "email", "importlib.metadata", "json", "logging.config"}
 
 
 def test_the_log_of_a_short_life(start_server: StartServer) -> None:
