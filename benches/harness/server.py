@@ -60,8 +60,10 @@ def started(
 
     What it writes goes into `log`, the last lines of which are in the error when it fails.
     """
-    # A GRANIAN_* variable of the caller would change what is compared.
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("GRANIAN_")}
+    # Variables of the caller would change what is compared: with PYTHONDONTWRITEBYTECODE a program
+    # that runs from its sources is compiled at each start, one that pip has installed is not.
+    left_out = ("GRANIAN_", "PYTHON")
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
     begin = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(

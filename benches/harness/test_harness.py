@@ -151,6 +151,22 @@ def test_nothing_of_a_server_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     process.stdout.close()
 
 
+def test_no_variable_of_the_caller_changes_a_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without bytecode ours, run from its sources, is compiled at each start; installed peers are
+    not."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv("GRANIAN_PORT", "1")
+    log = tmp_path / "log"
+    show = ["/bin/sh", "-c", "env; exit 3"]
+    with pytest.raises(Failed), server.started(show, 1, "/", 0, log, {"GRANIAN_LOOP": "asyncio"}):
+        pass
+    names = {line.split("=")[0] for line in log.read_text().splitlines()}
+    found = {name for name in names if name.startswith(("GRANIAN_", "PYTHON"))}
+    assert found == {"GRANIAN_LOOP", "PYTHONPATH"}
+
+
 def test_the_application_alone_has_a_cost() -> None:
     program = REPOSITORY / "benches/harness/in_process.py"
     done = subprocess.run([sys.executable, program], capture_output=True, check=True, timeout=60)

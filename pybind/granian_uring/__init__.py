@@ -5,7 +5,6 @@ The program is `granian-uring` (`granian_uring.cli`); `Server` is one for a prog
 part, `granian_uring._native`.
 """
 
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ def __getattr__(name: str) -> Any:
         return embedded.Server
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Late, because it drags in email and zipfile, which a server that starts has no need of.
+    from importlib import metadata
+
     try:
         return metadata.version("granian-uring")
     except metadata.PackageNotFoundError:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypedDict, TypeVar, final, overload
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "VERSION",
     "ASGIExchange",
     "ASGIWebSocket",
     "AccessLines",
@@ -41,6 +42,9 @@ __all__ = [
     "take_activation",
     "take_notifier",
 ]
+
+VERSION: str
+"""That of the package, as in its metadata."""
 
 @final
 class Activation:

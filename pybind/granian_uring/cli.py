@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 import click
 
-from granian_uring import __version__, config
+import granian_uring
+from granian_uring import config
 from granian_uring.config import LATER, OPTIONS, LaterWord, NotYet, Option, Settings
 from granian_uring.errors import ApplicationError, ExitCode, OperatorError
 from granian_uring.guard import ExitGuard
@@ -79,19 +80,30 @@ def parse(arguments: Sequence[str] | None = None) -> Settings | None:
 def command() -> click.Command:
     """The click command, whose result is `Settings`."""
     target = click.Argument(["target"], metavar="MODULE[:ATTRIBUTE]")
-    version = click.version_option(
-        __version__, "--version", prog_name=_PROGRAM, message="%(prog)s %(version)s"
+    version = click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version and exit.",
     )
-    made: click.Command = _Command(
+    return _Command(
         _PROGRAM,
         callback=lambda **values: Settings(**values),
-        params=[target, *map(_parameter, OPTIONS), *map(_later_parameter, LATER)],
+        params=[target, *map(_parameter, OPTIONS), *map(_later_parameter, LATER), version],
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Serve the ASGI, RSGI or WSGI application that MODULE:ATTRIBUTE names (app:app if it "
         "is called so; MODULE alone means MODULE:app).",
         epilog=_LATER_NOTE,
     )
-    return version(made)
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    """As `click.version_option` does, but the version is looked up now, and need not be known."""
+    if asked and not context.resilient_parsing:
+        click.echo(f"{_PROGRAM} {granian_uring.__version__}")
+        context.exit()
 
 
 class _Command(click.Command):

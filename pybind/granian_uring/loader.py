@@ -23,7 +23,6 @@ the operator got wrong (no such module, no such attribute) is an `OperatorError`
 """
 
 import contextlib
-import difflib
 import functools
 import importlib
 import inspect
@@ -374,6 +373,8 @@ def _describe(value: Any) -> str:
 
 
 def _did_you_mean(name: str, there: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, there, n=3)
     return f"did you mean {' or '.join(near)}?" if near else ""
 

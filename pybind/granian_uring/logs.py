@@ -10,9 +10,7 @@ come by here only when the logger `granian.access` has a handler, of `--log-conf
 application.
 """
 
-import json
 import logging
-import logging.config
 import os
 import sys
 import time
@@ -42,18 +40,10 @@ def configure(
     Raises `OperatorError` when `config` cannot be used. Call it after the sockets of systemd have
     been taken: a handler may start a thread.
     """
-    declared = _defaults(enabled, level)
-    if config is not None:
-        declared.update(_read(config))
-    try:
-        logging.config.dictConfig(declared)
-    except (AttributeError, ImportError, TypeError, ValueError) as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise OperatorError(
-            f"--log-config {config} is not a logging configuration: {error}{cause}",
-            "its keys are those of logging.config.dictConfig; ours are the loggers granian and "
-            "granian.access",
-        ) from None
+    if config is None:
+        _use_defaults(enabled, level)
+    else:
+        _use(config, _defaults(enabled, level))
     # Whatever the configuration says, "no" is no.
     logger.disabled = not enabled
     access_logger.disabled = not access
@@ -73,12 +63,38 @@ def is_journal(stream: TextIO | None) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+def _use_defaults(enabled: bool, level: str) -> None:
+    """Does what `_defaults` declares without `logging.config`, whose import would take longer."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter()())
+    logger.handlers[:] = [handler] if enabled else []
+    logger.setLevel(level.upper())
+    access_logger.handlers.clear()
+    access_logger.setLevel(logging.INFO)
+    logger.propagate = access_logger.propagate = False
+
+
+def _use(config: Path, declared: dict[str, Any]) -> None:
+    """Sets both logs up as `declared`, with what is in `config` in its place."""
+    import logging.config as logging_config
+
+    declared.update(_read(config))
+    try:
+        logging_config.dictConfig(declared)
+    except (AttributeError, ImportError, TypeError, ValueError) as error:
+        cause = f": {error.__cause__}" if error.__cause__ else ""
+        raise OperatorError(
+            f"--log-config {config} is not a logging configuration: {error}{cause}",
+            "its keys are those of logging.config.dictConfig; ours are the loggers granian and "
+            "granian.access",
+        ) from None
+
+
 def _defaults(enabled: bool, level: str) -> dict[str, Any]:
-    formatter = JournalFormatter if is_journal(sys.stderr) else LineFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"generic": {"()": formatter}},
+        "formatters": {"generic": {"()": _formatter()}},
         "handlers": {
             "console": {
                 "class": "logging.StreamHandler",
@@ -98,7 +114,13 @@ def _defaults(enabled: bool, level: str) -> dict[str, Any]:
     }
 
 
+def _formatter() -> type[logging.Formatter]:
+    return JournalFormatter if is_journal(sys.stderr) else LineFormatter
+
+
 def _read(path: Path) -> dict[str, Any]:
+    import json
+
     hint = "it is a JSON object, with the keys of logging.config.dictConfig"
     try:
         read = json.loads(path.read_text(encoding="utf-8"))

@@ -11,8 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from granian_uring import __version__
-from granian_uring._native import Worker
+from granian_uring._native import VERSION, Worker
 from granian_uring.config import Settings
 from granian_uring.errors import ExitCode, OperatorError, is_disconnect
 
@@ -101,7 +100,7 @@ def _environ(prefix: str | None, *, multithread: bool) -> dict[str, Any]:
     return {
         # A path in the bytes of its characters, as PATH_INFO.
         "SCRIPT_NAME": (prefix or "").encode().decode("latin-1"),
-        "SERVER_SOFTWARE": f"granian-uring/{__version__}",
+        "SERVER_SOFTWARE": f"granian-uring/{VERSION}",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.errors": sys.stderr,

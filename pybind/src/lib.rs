@@ -37,6 +37,10 @@ use pyo3::prelude::*;
 /// The compiled part of granian-uring.
 #[pymodule]
 mod _native {
+    /// The version of the package: what its metadata has, without the time to look there.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
     #[pymodule_export]
     use super::access_log::{AccessLines, AccessLog};
     #[pymodule_export]

@@ -117,6 +117,29 @@ def test_another_stream_than_the_journal_s_is_none(
     assert not logs.is_journal(stream), "a closed stream leads nowhere"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("journal", [True, False])
+def test_a_configuration_that_says_nothing_leaves_the_defaults(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, enabled: bool, journal: bool
+) -> None:
+    """Without a file the logs are set up another way, which takes less time."""
+    monkeypatch.setattr(logs, "is_journal", lambda _stream: journal)
+    empty = tmp_path / "log.json"
+    empty.write_text("{}")
+
+    def configured(config: Path | None) -> list[Any]:
+        logs.configure(enabled=enabled, level="warn", config=config, access=True)
+        return [
+            (logger.level, logger.propagate, logger.disabled, [*map(described, logger.handlers)])
+            for logger in (logs.logger, logs.access_logger)
+        ]
+
+    def described(handler: Any) -> tuple[Any, ...]:
+        return type(handler), handler.stream, handler.level, type(handler.formatter)
+
+    assert configured(None) == configured(empty)
+
+
 def test_a_configuration_replaces_top_level_keys(tmp_path: Path) -> None:
     target = tmp_path / "out.log"
     file = tmp_path / "log.json"

@@ -13,6 +13,22 @@ import pytest
 from asgi.client import Client, get
 from asgi.process import RUNTIME, Server, StartServer, run
 
+# Answers with the names of the modules that are there by then.
+PROBE = """
+import sys
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": " ".join(sys.modules).encode()})
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return [" ".join(sys.modules).encode()]
+"""
+# Needed by --version, --log-config and errors alone, and dear: they would be a quarter of a start.
+RARELY_NEEDED = {"difflib", "email", "importlib.metadata", "json", "logging.config"}
+
 
 def test_the_log_of_a_short_life(start_server: StartServer) -> None:
     server = start_server()
@@ -32,6 +48,17 @@ def test_the_log_of_a_short_life(start_server: StartServer) -> None:
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line), line
     assert server.out.text == ""
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_a_start_does_not_import_what_is_rarely_needed(
+    start_server: StartServer, tmp_path: Path, interface: str
+) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    server = start_server("--working-dir", str(tmp_path), app=f"probe:{interface}")
+    imported = set(server.ask().split())
+    assert "granian_uring.worker" in imported
+    assert not RARELY_NEEDED & imported
 
 
 def test_no_log(start_server: StartServer) -> None:

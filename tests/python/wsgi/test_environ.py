@@ -8,6 +8,8 @@ import pytest
 from asgi.client import get
 from asgi.process import Server, StartServer
 
+import granian_uring
+
 
 def environ(server: Server, target: str = "/environ", *headers: str, **how: str) -> dict[str, Any]:
     """The environ of a request."""
@@ -32,6 +34,7 @@ def test_what_every_request_has(wsgi_server: Server) -> None:
                 "RAW_URI": "/environ?a=1&b=%20",
                 "REQUEST_URI": "/environ?a=1&b=%20",
                 "SERVER_PROTOCOL": "HTTP/1.1",
+                "SERVER_SOFTWARE": f"granian-uring/{granian_uring.__version__}",
                 "SERVER_NAME": host,
                 "SERVER_PORT": str(port),
                 "REMOTE_ADDR": own_host,
