@@ -21,6 +21,8 @@ from results import Outcome, Results
 SATURATED_SHARE = 0.9
 # A server that answers less of an open loop's requests than this is overloaded by the rate.
 SERVED_SHARE = 0.99
+# A server and its only client take turns; so much more than a core between the two is polling.
+POLLING_SHARE = 0.2
 
 NOT_SHOWN = """\
 - A network: client and server are one machine, and talk over loopback.
@@ -247,8 +249,20 @@ def doubts(case: Case, outcome: Outcome) -> Iterator[str]:
         full = load is not None and load.high > SATURATED_SHARE
         why = ": the load's core was the full one" if full else ""
         yield f"had only {share.low:.0%} of its core in a round, so it was not saturated{why}"
+    if polls(case, outcome):
+        yield (
+            "had its core while the only client was busy: it looks again and again instead of "
+            "waiting, so its CPU is the time that passes"
+        )
     if connects and connects.low > 0 and "--churn" not in case.load:
         yield f"closed connections that the load had to make again ({connects})"
+
+
+def polls(case: Case, outcome: Outcome) -> bool:
+    """Whether a server runs while its one client does, which takes turns with it."""
+    share, load = spread(outcome.rounds, "core_share"), spread(outcome.rounds, "load_share")
+    alone = case.load[-2:] == ("--connections", "1")
+    return bool(alone and share and load and share.median + load.median > 1 + POLLING_SHARE)
 
 
 def saturates(case: Case) -> bool:
@@ -268,32 +282,35 @@ def studies(results: Results) -> list[str]:
 
 
 def floor(results: Results) -> list[str]:
-    """A hello beside its floor: a bare ring loop, and the application without a server."""
+    """Cases beside their floor: a bare ring loop, and the application without a server."""
     lines = [*in_process(results), *without_python(results)]
     return [*lines, ""] if lines else []
 
 
 def in_process(results: Results) -> list[str]:
-    """The application without a server, and what we add to it and to a bare ring loop."""
+    """Applications without a server, and what we add to them and to a bare ring loop."""
     inside = results.studies.get("in_process")
     if not inside:
         return []
     if reason := missing(inside):
-        return [f"The floor of an ASGI hello is not known. {reason}"]
-    lines = [
-        f"The floor of an ASGI hello: in-process (CPython {inside['python']}) the application "
-        f"takes {number(inside['call_us'])} µs called with its scope, "
-        f"{number(inside['task_us'])} µs as a Task.",
-    ]
+        return [f"What the applications cost without a server is not known. {reason}"]
     ring = figure(results, "rust-hello", "bare ring loop")
-    mine = figure(results, "asgi-hello", OURS)
-    if ring and mine:
-        sum_us = ring.median + inside["task_us"]
-        lines += [
-            f"A bare ring loop takes {ring} µs. Together {number(sum_us)} µs; {OURS} is at {mine} "
-            f"µs, {mine.median / sum_us:.2f} of the floor.",
-        ]
-    return lines
+    if ring is None:
+        return []
+    lines = [
+        f"The floor of a case is the application alone, each call a Task (CPython "
+        f"{inside['python']}), and a bare ring loop, {ring} µs. No server can be below it.",
+        "",
+        f"| case | application, µs | floor, µs | {OURS}, µs | over the floor |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for case, task_us in inside["task_us"].items():
+        mine = figure(results, case, OURS)
+        if mine:
+            sum_us = ring.median + task_us
+            over = f"{mine.median / sum_us:.2f}"
+            lines.append(f"| {case} | {number(task_us)} | {number(sum_us)} | {mine} | {over} |")
+    return [*lines, ""]
 
 
 def without_python(results: Results) -> list[str]:

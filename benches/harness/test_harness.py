@@ -167,11 +167,20 @@ def test_no_variable_of_the_caller_changes_a_server(
     assert found == {"GRANIAN_LOOP", "PYTHONPATH"}
 
 
-def test_the_application_alone_has_a_cost() -> None:
+def test_the_applications_alone_have_a_cost() -> None:
     program = REPOSITORY / "benches/harness/in_process.py"
     done = subprocess.run([sys.executable, program], capture_output=True, check=True, timeout=60)
-    found = json.loads(done.stdout)
-    assert 0 < found["call_us"] < found["task_us"]
+    found = json.loads(done.stdout)["task_us"]
+    assert 0 < found["asgi-hello"] < found["fastapi"] < found["django-asgi"]
+
+
+def test_a_server_that_never_waits_is_told_from_one_that_does() -> None:
+    [case] = [case for case in cases.all_cases() if case.name == "sweep-1"]
+    waits, polls = Outcome(), Outcome()
+    waits.rounds["0"] = {"core_share": 0.6, "load_share": 0.35}
+    polls.rounds["0"] = {"core_share": 1.0, "load_share": 0.35}
+    assert not [text for text in report.doubts(case, waits) if "again and again" in text]
+    assert [text for text in report.doubts(case, polls) if "again and again" in text]
 
 
 @pytest.fixture
