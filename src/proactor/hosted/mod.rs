@@ -98,8 +98,8 @@ pub trait Host {
     /// An fd that is readable when there is something to dispatch.
     fn fd(&self) -> RawFd;
 
-    /// Wait until the fd of the [`Beside`] is readable.
-    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static;
+    /// Wait until the fd of the [`Beside`] is readable; the number says nothing.
+    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<usize>> + 'static;
 
     /// Take a connected socket, which stays the caller's.
     ///
@@ -111,8 +111,8 @@ pub trait Host {
     /// Let go of it. No operation is under way.
     fn release(stream: Self::Stream);
 
-    /// Wait until a receive would not block. It may end early.
-    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<()>> + 'static;
+    /// Wait until a receive would not block; the number says nothing. It may end early.
+    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<usize>> + 'static;
 
     /// Send a part of what the vectors point at; how much.
     fn send(
@@ -127,9 +127,10 @@ pub trait Host {
         room: Room,
     ) -> impl Future<Output = io::Result<usize>> + 'static;
 
-    /// Have what is under way in this direction end with `ECANCELED`, or as it would have if it was
-    /// faster. It may hit the other direction too, which then is begun again.
-    fn cancel(stream: Self::Stream, direction: Direction) -> impl Future<Output = ()> + 'static;
+    /// Have what is under way in this direction, which the kernel has been given, end with
+    /// `ECANCELED`, or as it would have if it was faster. It may hit the other direction too, which
+    /// then is begun again.
+    fn cancel(&mut self, stream: &Self::Stream, direction: Direction);
 }
 
 /// What is done beside a runtime. Everything as in [`Proactor`].
@@ -186,14 +187,14 @@ impl Beside for Uring {
     }
 }
 
-/// What a future brought.
-enum Done {
-    Readable(StreamId, io::Result<()>),
-    Sent(StreamId, io::Result<usize>),
-    FileRead(StreamId, io::Result<usize>),
-    /// The fd of the [`Beside`] is readable.
+/// What a future is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Readable(StreamId),
+    Send(StreamId),
+    ReadFile(StreamId),
+    /// Until the fd of the [`Beside`] is readable.
     Beside,
-    Cancelled,
 }
 
 /// An operation that begins with the next wait.
@@ -244,10 +245,12 @@ struct State<H: Host> {
     watching: bool,
     /// Something was asked of `beside`, or its fd was readable.
     look_beside: bool,
-    operations: Operations<Done>,
+    operations: Operations<Kind, io::Result<usize>>,
     /// Operations that were begun since the last wait.
     begun: u32,
     asked: Vec<Asked>,
+    /// What is to be cancelled once it was submitted.
+    cancels: Vec<(StreamId, Direction)>,
     /// By fd.
     streams: Vec<StreamSlot<H::Stream>>,
     buffers: Buffers,
@@ -280,6 +283,7 @@ impl<H: Host> State<H> {
             operations: Operations::default(),
             begun: 0,
             asked: Vec::new(),
+            cancels: Vec::new(),
             streams: Vec::new(),
             buffers: Buffers::new(buffers),
             readable: VecDeque::new(),
@@ -305,57 +309,52 @@ impl<H: Host> State<H> {
         slot.stream.clone().ok_or_else(|| io::Error::other("the stream was just opened"))
     }
 
-    fn begin(&mut self, operation: impl Future<Output = Done> + 'static) {
+    fn begin(&mut self, kind: Kind, operation: impl Future<Output = io::Result<usize>> + 'static) {
         self.begun += 1;
-        self.operations.begin(operation);
+        self.operations.begin(kind, operation);
     }
 
     /// Begin what was asked for, and go on with what was woken, until all of it waits.
     fn advance(&mut self) {
         if !mem::replace(&mut self.watching, true) {
-            let readable = H::watch(self.watched.clone());
-            self.begin(async move {
-                // An error comes again at once where it stays: then `beside` is looked at each turn.
-                let _ = readable.await;
-                Done::Beside
-            });
+            self.begin(Kind::Beside, H::watch(self.watched.clone()));
         }
-        for asked in mem::take(&mut self.asked) {
+        let mut asked = mem::take(&mut self.asked);
+        for asked in asked.drain(..) {
             match asked {
                 Asked::Receive(stream) => self.begin_receive(stream),
                 Asked::Send(stream) => self.advance_send(stream),
-                Asked::Cancel(stream, direction) => self.begin_cancel(stream, direction),
+                Asked::Cancel(stream, direction) => self.cancels.push((stream, direction)),
                 Asked::Close(stream) => self.begin_close(stream),
             }
         }
-        while let Some(done) = self.operations.next() {
-            match done {
-                Done::Readable(stream, result) => self.has_become_readable(stream, result),
-                Done::Sent(stream, result) => self.sent(stream, result),
-                Done::FileRead(stream, result) => self.file_read(stream, result),
-                Done::Beside => {
+        // Nothing was asked meanwhile; the memory is kept for what will be.
+        self.asked = asked;
+        while let Some((kind, result)) = self.operations.next() {
+            match kind {
+                Kind::Readable(stream) => self.has_become_readable(stream, result),
+                Kind::Send(stream) => self.sent(stream, result),
+                Kind::ReadFile(stream) => self.file_read(stream, result),
+                // An error comes again at once where it stays: then `beside` is looked at each turn.
+                Kind::Beside => {
                     self.watching = false;
                     self.look_beside = true;
                 }
-                Done::Cancelled => {}
             }
         }
     }
 
     fn begin_receive(&mut self, stream: StreamId) {
         match self.stream(stream) {
-            Ok(opened) => {
-                let readable = H::readable(opened);
-                self.begin(async move { Done::Readable(stream, readable.await) });
-            }
+            Ok(opened) => self.begin(Kind::Readable(stream), H::readable(opened)),
             Err(error) => self.end_receive(stream, Err(error)),
         }
     }
 
-    fn has_become_readable(&mut self, stream: StreamId, result: io::Result<()>) {
+    fn has_become_readable(&mut self, stream: StreamId, result: io::Result<usize>) {
         let asked_to_end = self.streams[stream.index()].receive == ReceiveState::Cancelled;
         match result {
-            Ok(()) => self.readable.push_back(stream),
+            Ok(_) => self.readable.push_back(stream),
             // It was the send that was to be cancelled.
             Err(_) if is_cancelled(&result) && !asked_to_end => self.begin_receive(stream),
             Err(error) => self.end_receive(stream, Err(error)),
@@ -381,16 +380,15 @@ impl<H: Host> State<H> {
         }
         match sending.next_step(&mut self.spare_blocks) {
             Step::Read { file, offset, to, length } => {
-                let read = H::read(file, offset, Room { address: to, length });
-                self.begin(async move { Done::FileRead(stream, read.await) });
+                let room = Room { address: to, length };
+                self.begin(Kind::ReadFile(stream), H::read(file, offset, room));
             }
             Step::Send => {
                 let message = sending.message();
                 let vectors = sending.vectors();
                 let (first, count) = (vectors.as_ptr(), vectors.len());
                 let vectors = Vectors { first, count, message };
-                let sent = H::send(opened, vectors);
-                self.begin(async move { Done::Sent(stream, sent.await) });
+                self.begin(Kind::Send(stream), H::send(opened, vectors));
             }
         }
     }
@@ -447,16 +445,6 @@ impl<H: Host> State<H> {
             self.spare_sendings.push(sending);
         }
         self.ready.push_back(Completion::Sent { stream, result, data });
-    }
-
-    fn begin_cancel(&mut self, stream: StreamId, direction: Direction) {
-        if let Some(opened) = self.streams[stream.index()].stream.clone() {
-            let ended = H::cancel(opened, direction);
-            self.begin(async move {
-                ended.await;
-                Done::Cancelled
-            });
-        }
     }
 
     fn begin_close(&mut self, stream: StreamId) {
@@ -549,7 +537,17 @@ impl<H: Host> Hosted<H> {
     /// Submit, wait at most so long, and see what has completed.
     fn wait_at_most(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let begun = mem::take(&mut self.state.begun);
-        self.host.wait(begun, timeout)?;
+        if self.state.cancels.is_empty() {
+            self.host.wait(begun, timeout)?;
+        } else {
+            // What is cancelled has to be with the kernel, and then ends at once.
+            self.host.wait(begun, Some(Duration::ZERO))?;
+            for (stream, direction) in self.state.cancels.drain(..) {
+                if let Some(opened) = &self.state.streams[stream.index()].stream {
+                    self.host.cancel(opened, direction);
+                }
+            }
+        }
         self.turn(true);
         self.state.collect()
     }

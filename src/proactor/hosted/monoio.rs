@@ -4,33 +4,33 @@
 //!
 //! - Nobody but itself may wait: `block_on` goes back to sleep when a signal has woken it. So a task
 //!   that is always runnable when we want it to be makes it look without waiting.
-//! - A readiness that can be cancelled: a receive of no bytes waits for bytes as any receive does,
-//!   holds no buffer, and has a `cancelable_` variant.
+//! - A readiness that can be cancelled, and a cancellation without a hash set for each direction. On
+//!   a ring see [`ForeignRing::cancel`]. On epoll nothing is under way in the kernel: an operation
+//!   that is to end does not ask the crate again.
 //! - A registered listener, `CLOEXEC` on what it accepts, a hang-up watch: see [`super::Beside`].
 #![allow(unsafe_code, reason = "lends memory of ours to the kernel, and fds to the crate")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, RawFd};
+use std::pin::pin;
 use std::ptr;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut, IoVecBuf};
-use monoio::io::{
-    CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf, OwnedWriteHalf,
-    Splitable,
-};
+use monoio::io::AsyncWriteRent;
 use monoio::net::TcpStream;
 use monoio::{Driver, IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::buffers::BUFFERS;
 use super::epoll::EpollBeside;
 use super::ring::{ForeignRing, fd_made_by};
-use super::{Direction, Host, Hosted, Room, Vectors};
+use super::{Direction, Host, Hosted, Room, Vectors, cancelled};
 use crate::proactor::uring::{RingError, Uring, retry_enomem};
 
 /// Entries of the submission queue; the crate takes no fewer.
@@ -133,7 +133,7 @@ impl OnEpoll {
 }
 
 impl Host for OnEpoll {
-    type Stream = Rc<Connection>;
+    type Stream = Rc<PolledConnection>;
     type Beside = EpollBeside;
     type Watched = Rc<TcpStream>;
 
@@ -149,35 +149,59 @@ impl Host for OnEpoll {
         self.epoll
     }
 
-    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {
+    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<usize>> + 'static {
         watch(beside)
     }
 
     fn open(fd: RawFd) -> io::Result<Self::Stream> {
-        Connection::open(fd)
+        Ok(Rc::new(PolledConnection {
+            connection: Connection::open(fd)?,
+            receive: Ending::default(),
+            send: Ending::default(),
+        }))
     }
 
     fn release(stream: Self::Stream) {
-        Connection::release(stream);
+        unshared(stream).connection.release();
     }
 
-    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<()>> + 'static {
-        Connection::readable(stream)
+    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<usize>> + 'static {
+        stream.receive.begin();
+        async move {
+            let mut readable = pin!(stream.connection.readable());
+            let mut has_waited = false;
+            let mut look = move |context: &mut Context<'_>| {
+                // The crate would ask the kernel again, and the receive that comes now does too.
+                if mem::replace(&mut has_waited, true) {
+                    return Poll::Ready(Ok(0));
+                }
+                readable.as_mut().poll(context)
+            };
+            poll_fn(|context| stream.receive.poll(context, &mut look)).await
+        }
     }
 
     fn send(
         stream: Self::Stream,
         vectors: Vectors,
     ) -> impl Future<Output = io::Result<usize>> + 'static {
-        Connection::send(stream, vectors)
+        stream.send.begin();
+        async move {
+            let mut sent = pin!(stream.connection.send(vectors));
+            poll_fn(|context| stream.send.poll(context, |context| sent.as_mut().poll(context)))
+                .await
+        }
     }
 
     async fn read(file: RawFd, offset: u64, room: Room) -> io::Result<usize> {
         read_now(file, offset, room)
     }
 
-    async fn cancel(stream: Self::Stream, direction: Direction) {
-        stream.cancel(direction);
+    fn cancel(&mut self, stream: &Self::Stream, direction: Direction) {
+        match direction {
+            Direction::Receive => stream.receive.cancel(),
+            Direction::Send => stream.send.cancel(),
+        }
     }
 }
 
@@ -248,67 +272,91 @@ impl Turnstile {
     }
 }
 
-/// A connection, which the crate takes for TCP whatever it is: it only calls `recv`, `send` and
+/// A connection, which the crate takes for TCP whatever it is: it only calls `poll`, `send` and
 /// `writev` on it.
-pub struct Connection {
-    reader: RefCell<OwnedReadHalf<TcpStream>>,
-    writer: RefCell<OwnedWriteHalf<TcpStream>>,
-    receive: RefCell<Canceller>,
-    send: RefCell<Canceller>,
-}
+pub struct Connection(UnsafeCell<TcpStream>);
 
 impl Connection {
-    fn open(fd: RawFd) -> io::Result<Rc<Self>> {
+    fn open(fd: RawFd) -> io::Result<Self> {
         // SAFETY: the fd is open; `release` takes it out again before it is closed.
         let stream = TcpStream::from_std(unsafe { StdStream::from_raw_fd(fd) })?;
-        let (reader, writer) = stream.into_split();
-        Ok(Rc::new(Self {
-            reader: RefCell::new(reader),
-            writer: RefCell::new(writer),
-            receive: RefCell::default(),
-            send: RefCell::default(),
-        }))
+        Ok(Self(UnsafeCell::new(stream)))
     }
 
-    fn release(connection: Rc<Self>) {
-        let Ok(Self { reader, writer, .. }) = Rc::try_unwrap(connection) else {
-            unreachable!("no operation is under way that would have a clone")
-        };
-        let Ok(stream) = reader.into_inner().reunite(writer.into_inner()) else {
-            unreachable!("both halves are of one stream")
-        };
+    fn release(self) {
         // Its fd is the proactor's.
-        let _ = stream.into_raw_fd();
+        let _ = self.0.into_inner().into_raw_fd();
     }
 
-    #[allow(clippy::await_holding_refcell_ref, reason = "a stream has one receive at a time")]
-    async fn readable(connection: Rc<Self>) -> io::Result<()> {
-        let handle = connection.receive.borrow().handle();
-        let mut reader = connection.reader.borrow_mut();
-        reader.cancelable_read(Vec::new(), handle).await.0.map(drop)
+    async fn readable(&self) -> io::Result<usize> {
+        // SAFETY: as in `send`.
+        let stream = unsafe { &*self.0.get() };
+        stream.readable(false).await.map(|()| 0)
     }
 
-    #[allow(clippy::await_holding_refcell_ref, reason = "a stream has one send at a time")]
-    async fn send(connection: Rc<Self>, vectors: Vectors) -> io::Result<usize> {
-        let handle = connection.send.borrow().handle();
-        let mut writer = connection.writer.borrow_mut();
+    async fn send(&self, vectors: Vectors) -> io::Result<usize> {
+        // SAFETY: the crate's own halves share a stream like this. An operation clones the handle
+        // of the fd when it is made, in this thread, and does not come back to the stream.
+        let stream = unsafe { &mut *self.0.get() };
         if vectors.count == 1 {
             // SAFETY: there is one vector, which stays where it is until this has ended.
             let vector = unsafe { *vectors.first };
             let bytes = Bytes { address: vector.iov_base.cast(), length: vector.iov_len };
-            writer.cancelable_write(bytes, handle).await.0
+            stream.write(bytes).await.0
         } else {
-            writer.cancelable_writev(vectors, handle).await.0
+            stream.writev(vectors).await.0
+        }
+    }
+}
+
+/// What only a stream's slot has, since no operation is under way that would have a clone.
+fn unshared<T>(stream: Rc<T>) -> T {
+    let Ok(stream) = Rc::try_unwrap(stream) else {
+        unreachable!("a stream is released when nothing is under way on it")
+    };
+    stream
+}
+
+/// A connection on epoll.
+pub struct PolledConnection {
+    connection: Connection,
+    receive: Ending,
+    send: Ending,
+}
+
+/// Has an operation end before the crate ends it.
+#[derive(Default)]
+struct Ending {
+    asked: Cell<bool>,
+    /// Of the operation that waits.
+    waker: Cell<Option<Waker>>,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.asked.set(false);
+    }
+
+    fn cancel(&self) {
+        self.asked.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
-    fn cancel(&self, direction: Direction) {
-        let canceller = match direction {
-            Direction::Receive => &self.receive,
-            Direction::Send => &self.send,
-        };
-        let ended = canceller.take().cancel();
-        canceller.replace(ended);
+    fn poll(
+        &self,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.asked.get() {
+            return Poll::Ready(Err(cancelled()));
+        }
+        let result = operation(context);
+        if result.is_pending() {
+            self.waker.set(Some(context.waker().clone()));
+        }
+        result
     }
 }
 
@@ -363,8 +411,8 @@ fn watch_through<D: Driver>(
     runtime.block_on(async { TcpStream::from_std(StdStream::from(fd)) }).map(Rc::new)
 }
 
-async fn watch(watched: Rc<TcpStream>) -> io::Result<()> {
-    watched.readable(false).await
+async fn watch(watched: Rc<TcpStream>) -> io::Result<usize> {
+    watched.readable(false).await.map(|()| 0)
 }
 
 /// The crate closes every file that it was given, so it is given a duplicate.
@@ -393,27 +441,24 @@ impl Host for OnRing {
         self.ring.fd()
     }
 
-    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {
+    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<usize>> + 'static {
         watch(beside)
     }
 
     fn open(fd: RawFd) -> io::Result<Self::Stream> {
-        Connection::open(fd)
+        Connection::open(fd).map(Rc::new)
     }
 
     fn release(stream: Self::Stream) {
-        Connection::release(stream);
+        unshared(stream).release();
     }
 
-    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<()>> + 'static {
-        Connection::readable(stream)
+    async fn readable(stream: Self::Stream) -> io::Result<usize> {
+        stream.readable().await
     }
 
-    fn send(
-        stream: Self::Stream,
-        vectors: Vectors,
-    ) -> impl Future<Output = io::Result<usize>> + 'static {
-        Connection::send(stream, vectors)
+    async fn send(stream: Self::Stream, vectors: Vectors) -> io::Result<usize> {
+        stream.send(vectors).await
     }
 
     fn read(
@@ -424,7 +469,8 @@ impl Host for OnRing {
         read(file, offset, room)
     }
 
-    async fn cancel(stream: Self::Stream, direction: Direction) {
-        stream.cancel(direction);
+    fn cancel(&mut self, stream: &Self::Stream, _: Direction) {
+        // SAFETY: as in `Connection::send`.
+        self.ring.cancel(unsafe { &*stream.0.get() }.as_raw_fd());
     }
 }

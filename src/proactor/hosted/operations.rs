@@ -11,8 +11,9 @@ use std::task::{Context, Poll, Wake, Waker};
 /// A future with one result.
 pub(super) type Operation<T> = Pin<Box<dyn Future<Output = T>>>;
 
-struct Slot<T> {
-    operation: Option<Operation<T>>,
+struct Slot<K, T> {
+    /// What the operation is, as whoever began it calls it; and the future, until it has ended.
+    operation: Option<(K, Operation<T>)>,
     waker: Waker,
 }
 
@@ -35,31 +36,31 @@ impl Wake for SlotWaker {
     }
 }
 
-/// Operations that bring a `T` each.
-pub(super) struct Operations<T> {
-    slots: Vec<Slot<T>>,
+/// Operations of a kind `K` each, that bring a `T` each.
+pub(super) struct Operations<K, T> {
+    slots: Vec<Slot<K, T>>,
     free: Vec<usize>,
     woken: Arc<Woken>,
     /// To be polled, in the order in which they were begun or woken.
     due: VecDeque<usize>,
 }
 
-impl<T> Default for Operations<T> {
+impl<K, T> Default for Operations<K, T> {
     fn default() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), woken: Arc::default(), due: VecDeque::new() }
     }
 }
 
-impl<T> Operations<T> {
+impl<K: Copy, T> Operations<K, T> {
     /// How many have not ended.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// Take an operation, which begins with the coming [`Operations::next`].
-    pub(super) fn begin(&mut self, operation: impl Future<Output = T> + 'static) {
+    pub(super) fn begin(&mut self, kind: K, operation: impl Future<Output = T> + 'static) {
         let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
-        self.slots[slot].operation = Some(Box::pin(operation));
+        self.slots[slot].operation = Some((kind, Box::pin(operation)));
         self.due.push_back(slot);
     }
 
@@ -72,7 +73,7 @@ impl<T> Operations<T> {
     }
 
     /// Poll what was begun and what was woken, until one of them ends; `None` when all of them wait.
-    pub(super) fn next(&mut self) -> Option<T> {
+    pub(super) fn next(&mut self) -> Option<(K, T)> {
         loop {
             let Some(index) = self.due.pop_front() else {
                 self.due
@@ -84,12 +85,13 @@ impl<T> Operations<T> {
             };
             let slot = &mut self.slots[index];
             // A runtime may wake an operation that has ended, or the one that came after it.
-            let Some(operation) = slot.operation.as_mut() else { continue };
+            let Some((kind, operation)) = slot.operation.as_mut() else { continue };
             let mut context = Context::from_waker(&slot.waker);
             if let Poll::Ready(result) = operation.as_mut().poll(&mut context) {
+                let kind = *kind;
                 slot.operation = None;
                 self.free.push(index);
-                return Some(result);
+                return Some((kind, result));
             }
         }
     }

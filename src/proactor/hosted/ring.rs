@@ -2,7 +2,7 @@
 //!
 //! The fd is all that is needed: the kernel knows the queues by it. Entering it submits what the
 //! crate has queued, does the kernel's deferred work, and waits; what has completed is left to the
-//! crate.
+//! crate. And what it has submitted can be cancelled.
 #![allow(unsafe_code, reason = "enters a ring by its fd")]
 
 use std::collections::BTreeSet;
@@ -21,6 +21,10 @@ use crate::proactor::uring::EnterArguments;
 
 /// Where a new kind of fd is looked for, one thread at a time.
 static MAKING: Mutex<()> = Mutex::new(());
+/// `include/uapi/linux/io_uring.h`.
+const REGISTER_SYNC_CANCEL: libc::c_uint = 24;
+const CANCEL_ALL: u32 = 1;
+const CANCEL_FD: u32 = 2;
 /// How often something is made anew because another thread has made one too.
 const TRIES: usize = 10;
 
@@ -59,6 +63,18 @@ pub(super) fn fds_of(kind: &str) -> io::Result<BTreeSet<RawFd>> {
     Ok(found)
 }
 
+/// `struct io_uring_sync_cancel_reg`.
+#[repr(C)]
+#[derive(Default)]
+struct SyncCancel {
+    address: u64,
+    fd: i32,
+    flags: u32,
+    /// Seconds and nanoseconds that the call waits for what cannot be cancelled at once.
+    timeout: [i64; 2],
+    rest: [u64; 4],
+}
+
 /// The ring of a crate.
 pub(super) struct ForeignRing {
     fd: RawFd,
@@ -84,6 +100,24 @@ impl ForeignRing {
             self.enter(0, want, timeout)?;
         }
         Ok(())
+    }
+
+    /// Have all that the kernel does for this ring with `fd` end: the number of an operation is the
+    /// crate's secret.
+    pub(super) fn cancel(&self, fd: RawFd) {
+        let which = SyncCancel { fd, flags: CANCEL_FD | CANCEL_ALL, ..SyncCancel::default() };
+        // SAFETY: the kernel reads the structure in this call only. What is cancelled completes as
+        // any operation does, and its memory stays until then.
+        let _ = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                self.fd,
+                REGISTER_SYNC_CANCEL,
+                ptr::from_ref(&which),
+                1,
+            )
+        };
+        // It fails where nothing is found: that has ended.
     }
 
     fn enter(&self, queued: u32, want: u32, timeout: Option<Duration>) -> io::Result<u32> {

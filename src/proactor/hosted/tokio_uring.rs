@@ -5,9 +5,9 @@
 //! - Nobody but itself may wait, and it cannot be told to look without waiting: a future that yields
 //!   makes it ask its epoll, where the ring's fd is; what has completed is found by a task of its
 //!   own, in a later pass.
-//! - A receive that waits without a buffer, and a cancellation: both are entries of ours, given to
-//!   its ring as an `UnsubmittedOneshot`. The number of an operation is the crate's secret, so it is
-//!   cancelled by its fd, and with it the operation in the other direction.
+//! - A receive that waits without a buffer: it is an entry of ours, given to its ring as an
+//!   `UnsubmittedOneshot`.
+//! - A cancellation: see [`ForeignRing::cancel`].
 //! - A registered listener, `CLOEXEC` on what it accepts, a hang-up watch: see [`super::Beside`].
 //!
 //! It polls the ring's fd, which a ring with `DEFER_TASKRUN` does not signal: it hangs with it.
@@ -19,7 +19,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::task::Poll;
 use std::time::Duration;
 
-use io_uring_of_the_crates::types::{CancelBuilder, Fd};
+use io_uring_of_the_crates::types::Fd;
 use io_uring_of_the_crates::{IoUring, cqueue, opcode, squeue};
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
@@ -80,24 +80,24 @@ fn build() -> io::Result<tokio_uring::Runtime> {
 struct Plain;
 
 impl OneshotOutputTransform for Plain {
-    type Output = io::Result<u32>;
+    type Output = io::Result<usize>;
     type StoredData = ();
 
-    fn transform_oneshot_output(self, (): (), entry: cqueue::Entry) -> io::Result<u32> {
+    fn transform_oneshot_output(self, (): (), entry: cqueue::Entry) -> io::Result<usize> {
         match entry.result() {
             error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
-            value => Ok(value.cast_unsigned()),
+            value => Ok(value.cast_unsigned() as usize),
         }
     }
 }
 
 /// Give an entry to the ring of the runtime that runs.
-async fn submit(entry: squeue::Entry) -> io::Result<u32> {
+async fn submit(entry: squeue::Entry) -> io::Result<usize> {
     UnsubmittedOneshot::new((), Plain, entry).submit().await
 }
 
-async fn readable(fd: RawFd) -> io::Result<()> {
-    submit(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build()).await.map(drop)
+async fn readable(fd: RawFd) -> io::Result<usize> {
+    submit(opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32).build()).await
 }
 
 impl Host for OnTokio {
@@ -132,7 +132,7 @@ impl Host for OnTokio {
         self.ring.fd()
     }
 
-    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<()>> + 'static {
+    fn watch(beside: Self::Watched) -> impl Future<Output = io::Result<usize>> + 'static {
         readable(beside)
     }
 
@@ -142,7 +142,7 @@ impl Host for OnTokio {
 
     fn release(_: Self::Stream) {}
 
-    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<()>> + 'static {
+    fn readable(stream: Self::Stream) -> impl Future<Output = io::Result<usize>> + 'static {
         readable(stream)
     }
 
@@ -157,17 +157,15 @@ impl Host for OnTokio {
         } else {
             opcode::SendMsg::new(Fd(stream), vectors.message).flags(flags.cast_unsigned()).build()
         };
-        submit(entry).await.map(|length| length as usize)
+        submit(entry).await
     }
 
     async fn read(file: RawFd, offset: u64, room: Room) -> io::Result<usize> {
         let entry = opcode::Read::new(Fd(file), room.address, room.length).offset(offset).build();
-        submit(entry).await.map(|length| length as usize)
+        submit(entry).await
     }
 
-    async fn cancel(stream: Self::Stream, _: Direction) {
-        let which = CancelBuilder::fd(Fd(stream)).all();
-        // What was not found has ended.
-        let _ = submit(opcode::AsyncCancel2::new(which).build()).await;
+    fn cancel(&mut self, stream: &Self::Stream, _: Direction) {
+        self.ring.cancel(*stream);
     }
 }

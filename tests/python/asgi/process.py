@@ -23,8 +23,8 @@ HERE = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("granian-uring")
 # The runtime under test: auto finds uring here. A process gets nothing else of who runs the tests.
 RUNTIME = os.environ.get("GRANIAN_RUNTIME") or "uring"
-# What an idle connection may cost: the crates have records of their own for each.
-IDLE_BYTES = 2048 if RUNTIME == "uring" else 3072
+# What an idle connection may cost, on each runtime.
+IDLE_BYTES = 2048
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "GRANIAN_RUNTIME": os.environ.get("GRANIAN_RUNTIME", "")}
 # A busy machine builds something else meanwhile: a bound against hanging, not a promise of speed.
 START_SECONDS = 20.0
