@@ -40,8 +40,8 @@ const HIGH_WATER_BYTES: usize = 64 * 1024;
 const DISCARD_BYTES: u64 = 256 * 1024;
 /// Bytes read and dropped while the peer is expected to close.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of a body handed to the application at once.
-const READ_BYTES: usize = 64 * 1024;
+/// Bytes of a body handed to the application at once. Python's own transports have the same bound.
+const READ_BYTES: usize = 256 * 1024;
 /// From the accept to the end of a PROXY header, which a proxy sends at once: time for a segment
 /// or two that was lost. Part of the time for a head, and never longer.
 const PROXY_HEADER: Duration = Duration::from_secs(5);
@@ -147,6 +147,11 @@ impl Input {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Have room for `length` bytes in all, so that they are not moved each time some come.
+    fn expect(&mut self, length: usize) {
+        self.bytes.reserve_exact(length.saturating_sub(self.bytes.len()));
+    }
+
     /// Keep only the last `length` bytes.
     fn keep(&mut self, length: usize) {
         self.start = self.bytes.len() - length;
@@ -191,6 +196,8 @@ pub(super) struct Connection {
     body_waited: Duration,
 
     receiving: bool,
+    /// The last receive has left bytes with the kernel: the next one need not wait for the peer.
+    more_waits: bool,
     sending: bool,
     watching: bool,
     cancelled: bool,
@@ -229,6 +236,7 @@ impl Connection {
             body_bytes: 0,
             body_waited: Duration::ZERO,
             receiving: false,
+            more_waits: false,
             sending: false,
             watching: false,
             cancelled: false,
@@ -269,6 +277,7 @@ impl Connection {
         if lease.length() == 0 {
             return self.input_ended(shared);
         }
+        self.more_waits = lease.more_waits();
         if matches!(self.waiting, Waiting::Body) {
             self.body_bytes += lease.length() as u64;
             self.count_body_wait(shared.now);
@@ -291,7 +300,11 @@ impl Connection {
             Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
             Stage::Open => {
                 self.input.push(shared.proactor.bytes(&lease));
-                if !self.reads_ahead(&lease, shared.config.limits.head_bytes) {
+                let most = READ_BYTES.min(shared.config.limits.head_bytes);
+                if self.exchange_waits_for_body() && self.reads_ahead(most) {
+                    let remaining = self.http.body_remaining().unwrap_or(u64::MAX);
+                    self.input.expect(usize::try_from(remaining).unwrap_or(most).min(most));
+                } else {
                     self.proceed(shared);
                 }
             }
@@ -406,8 +419,13 @@ impl Connection {
     }
 
     pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
+        let ahead = self.reads_ahead(READ_BYTES.min(shared.config.limits.head_bytes));
         let Some(exchange) = &mut self.exchange else { return Reading::Disconnected };
         if !exchange.body_told {
+            if ahead {
+                exchange.reading = true;
+                return Reading::Wait;
+            }
             match read_pieces(&mut self.http, &mut self.input) {
                 Ok((bytes, ended)) if ended || !bytes.is_empty() => {
                     exchange.body_told = ended;
@@ -865,16 +883,12 @@ impl Connection {
     }
 
     /// Whether to receive more of the body, which the kernel holds already, before the application
-    /// is woken: once for much, not for each buffer. What is held stays within the bound of a head,
-    /// `most`.
-    fn reads_ahead(&self, lease: &Lease, most: usize) -> bool {
+    /// is given what is there: once for much, not for each buffer. What is held stays within `most`.
+    fn reads_ahead(&self, most: usize) -> bool {
         let there = self.input.rest().len();
         let incomplete =
             self.http.body_remaining().is_none_or(|remaining| remaining > there as u64);
-        lease.more_waits()
-            && incomplete
-            && there < READ_BYTES.min(most)
-            && self.exchange_waits_for_body()
+        self.more_waits && incomplete && there < most
     }
 
     fn exchange_waits_for_body(&self) -> bool {
