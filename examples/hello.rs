@@ -99,7 +99,8 @@ fn answer_all(server: &mut Server<impl Proactor>) -> u64 {
 }
 
 fn answer(server: &mut Server<impl Proactor>, request: RequestId) -> Result<(), SendError> {
-    let _ = server.take_request(request).ok_or(SendError::Gone)?;
+    let taken = server.take_request(request).ok_or(SendError::Gone)?;
+    server.give_back(taken);
     let headers: [(&[u8], &[u8]); 2] =
         [(b"content-type", b"text/plain"), (b"content-length", b"13")];
     server.start_response(request, 200, headers.into_iter())?;

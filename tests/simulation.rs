@@ -1085,6 +1085,7 @@ impl Simulation {
         let path = std::str::from_utf8(&taken.head.path()[1..]).unwrap();
         let plan: usize = path.parse().unwrap();
         assert_eq!(taken.head.method(), self.plans[plan].method);
+        self.server.give_back(taken);
         let long = self.plans[plan].is_refused_by_its_head(self.config.limits.body_bytes);
         assert!(!long, "the application got a body too long");
         let known = self.tasks.iter().any(|task| task.plan == plan);

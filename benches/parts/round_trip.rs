@@ -68,7 +68,7 @@ impl<P: Proactor> Pair<P> {
     }
 
     fn answer(&mut self, request: RequestId) {
-        let taken = self.server.take_request(request);
+        let taken = self.server.take_request(request).map(|taken| self.server.give_back(taken));
         let headers: [(&[u8], &[u8]); 2] =
             [(b"content-type", b"text/plain"), (b"content-length", b"13")];
         let started = self.server.start_response(request, 200, headers.into_iter());

@@ -50,7 +50,7 @@ fn request(mut bytes: &[u8]) -> Request {
     };
     let address = |port| Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     let (peer, local) = (address(50_000), address(8000));
-    Request { head, peer, local, subprotocols: None, tls: None, forwarded: None }
+    Request { head: Box::new(head), peer, local, subprotocols: None, tls: None, forwarded: None }
 }
 
 /// A connection's scopes: what makes them, and what they have in common.

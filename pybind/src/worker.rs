@@ -364,7 +364,9 @@ impl Worker {
             let template = scopes.template(py, &request)?;
             self.keep_template(py, template_place(id), template)?
         };
-        scopes.scope(py, &template, &request)
+        let scope = scopes.scope(py, &template, &request)?;
+        self.with(|state| state.server.give_back(request))?;
+        Ok(scope)
     }
 
     fn way_to_tasks(&self, py: Python<'_>) -> PyResult<Tasks> {

@@ -15,6 +15,7 @@ use super::response::{
     AutomaticHeaders, BodyFrame, ResponseHead, Status, write_early_hints, write_trailers,
 };
 use super::state::{Request, Response, State, Step};
+use std::mem;
 use std::ops::Range;
 
 /// What the client sent.
@@ -102,20 +103,35 @@ impl Connection {
         &mut self,
         input: &mut &'a [u8],
     ) -> Result<Option<Event<'a>>, ProtocolError> {
+        if self.state.request == Request::Idle {
+            let mut head = RequestHead::default();
+            let is_there = self.next_head(input, &mut head)?;
+            return Ok(is_there.then_some(Event::Request(head)));
+        }
         let result = match self.state.request {
-            Request::Idle => self.read_head(input),
+            Request::Idle | Request::Ended => Ok(None),
             Request::Body => self.read_body(input),
-            Request::Ended => Ok(None),
             Request::Failed => Err(self.failure.unwrap_or(ProtocolError::Truncated)),
         };
-        if let Err(error) = result
-            && let Some(failed) = self.state.after(Step::RequestFail)
-        {
-            self.state = failed;
-            self.failure = Some(error);
-            self.keeps_alive = false;
+        result.inspect_err(|error| self.fail(*error))
+    }
+
+    /// As [`Connection::next_event`], where that would return [`Event::Request`]: the head is read
+    /// into `head`, whose memory is used again, and `true` says that it is there. In the middle of a
+    /// cycle it is `false`. Unless it is `true`, what `head` holds is of no meaning.
+    ///
+    /// # Errors
+    /// As [`Connection::next_event`].
+    pub fn next_head(
+        &mut self,
+        input: &mut &[u8],
+        head: &mut RequestHead,
+    ) -> Result<bool, ProtocolError> {
+        match self.state.request {
+            Request::Idle => self.read_head(input, head).inspect_err(|error| self.fail(*error)),
+            Request::Body | Request::Ended => Ok(false),
+            Request::Failed => Err(self.failure.unwrap_or(ProtocolError::Truncated)),
         }
-        result
     }
 
     /// The head of a request that was refused for the length of its body, which it tells: it has no
@@ -432,11 +448,24 @@ impl Connection {
         self.keeps_alive
     }
 
-    fn read_head<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {
-        if input.is_empty() {
-            return Ok(None);
+    /// The client broke the protocol: nothing more can be read.
+    #[cold]
+    fn fail(&mut self, error: ProtocolError) {
+        if let Some(failed) = self.state.after(Step::RequestFail) {
+            self.state = failed;
+            self.failure = Some(error);
+            self.keeps_alive = false;
         }
-        let Some(head) = self.head_reader.next(input, &self.limits)? else { return Ok(None) };
+    }
+
+    fn read_head(
+        &mut self,
+        input: &mut &[u8],
+        head: &mut RequestHead,
+    ) -> Result<bool, ProtocolError> {
+        if input.is_empty() || !self.head_reader.next(input, &self.limits, head)? {
+            return Ok(false);
+        }
         self.version = head.version();
         self.to_head = head.is_head();
         self.accepts_trailers = head.accepts_trailers();
@@ -447,7 +476,7 @@ impl Connection {
             BodyLength::Length(length)
                 if self.limits.body_bytes.is_some_and(|max| length > max) =>
             {
-                self.refused = Some(Box::new(head));
+                self.refused = Some(Box::new(mem::take(head)));
                 return Err(ProtocolError::BodyTooLong);
             }
             BodyLength::Length(length) => Incoming::Length(length),
@@ -457,7 +486,7 @@ impl Connection {
         if let Some(begun) = self.state.after(Step::RequestHead) {
             self.state = begun;
         }
-        Ok(Some(Event::Request(head)))
+        Ok(true)
     }
 
     fn read_body<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ProtocolError> {

@@ -33,33 +33,34 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
-    /// Consumes a head from the front of `input`. `None`: it is not complete, and what is left in
-    /// `input` must be at the front of it the next time.
+    /// Consumes a head from the front of `input` into `head`. `false`: it is not complete, and what
+    /// is left in `input` must be at the front of it the next time.
     pub(super) fn next(
         &mut self,
         input: &mut &[u8],
         limits: &Limits,
-    ) -> Result<Option<RequestHead>, ProtocolError> {
+        head: &mut RequestHead,
+    ) -> Result<bool, ProtocolError> {
         if matches!(input.first(), Some(b'\r' | b'\n')) {
             self.skip_empty_lines(input)?;
             // Half an empty line, perhaps: the scan must not begin within it.
             if matches!(*input, [] | [b'\r']) {
-                return Ok(None);
+                return Ok(false);
             }
         }
         if self.scanned == 0
-            && let Ok(Some(parsed)) = parse(input, limits)
+            && let Ok(Some(parsed)) = parse(input, limits, head)
         {
-            let head = parsed?;
+            parsed?;
             *input = &input[head.length()..];
-            return Ok(Some(head));
+            return Ok(true);
         }
-        let Some(length) = self.scan(input, limits)? else { return Ok(None) };
+        let Some(length) = self.scan(input, limits)? else { return Ok(false) };
         let (bytes, rest) = input.split_at(length);
-        match parse(bytes, limits) {
+        match parse(bytes, limits, head) {
             Ok(Some(parsed)) => {
                 *input = rest;
-                parsed.map(Some)
+                parsed.map(|()| true)
             }
             Ok(None) => Err(ProtocolError::MalformedRequestLine),
             Err(error) => Err(diagnose(bytes, error)),
@@ -121,12 +122,14 @@ impl HeadReader {
     }
 }
 
-/// What httparse says to the head at the front of `input`. `None`: it is not complete, or not of
-/// the plain kind that needs no scan. The inner result is our own verdict on the meaning.
+/// What httparse says to the head at the front of `input`, which is read into `head`. `None`: it is
+/// not complete, or not of the plain kind that needs no scan. The inner result is our own verdict on
+/// the meaning.
 fn parse(
     input: &[u8],
     limits: &Limits,
-) -> Result<Option<Result<RequestHead, ProtocolError>>, httparse::Error> {
+    head: &mut RequestHead,
+) -> Result<Option<Result<(), ProtocolError>>, httparse::Error> {
     let mut storage = [const { MaybeUninit::<Header<'_>>::uninit() }; Limits::HEADER_COUNT_MAX];
     let storage = &mut storage[..limits.header_count.min(Limits::HEADER_COUNT_MAX)];
     let mut request = Request::new(&mut []);
@@ -146,7 +149,7 @@ fn parse(
         return Ok(None);
     }
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
-    Ok(Some(RequestHead::new(input, (method, target, version), request.headers)))
+    Ok(Some(head.read(input, (method, target, version), request.headers)))
 }
 
 /// Whether every line of `head` ends in CR LF. httparse has seen that each ends in a line feed,

@@ -11,18 +11,20 @@ use super::target;
 use std::ops::Range;
 
 /// The version of a request. A response always says HTTP/1.1 (RFC 9110 §6.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0
     Http10,
     /// HTTP/1.1
+    #[default]
     Http11,
 }
 
 /// How long a request's body is, RFC 9112 §6.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyLength {
     /// The request has no body.
+    #[default]
     None,
     /// That many bytes.
     Length(u64),
@@ -31,7 +33,7 @@ pub enum BodyLength {
 }
 
 /// Where something is in a head. Heads are shorter than 4 GiB (see [`super::Connection::new`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Span {
     start: u32,
     end: u32,
@@ -60,8 +62,9 @@ struct Field {
     value: Span,
 }
 
-/// The request line and the header fields of one request.
-#[derive(Debug, PartialEq, Eq)]
+/// The request line and the header fields of one request. The default one is none yet: a place for
+/// [`Connection::next_head`](super::Connection::next_head) to read one into.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     /// The head, and behind it what [`RequestHead::set_header`] added.
     bytes: Vec<u8>,
@@ -70,7 +73,7 @@ pub struct RequestHead {
 }
 
 /// Where the parts of the request line are, and what the header fields mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Line {
     /// The length of the head in the input.
@@ -236,20 +239,25 @@ impl RequestHead {
         self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
-    /// Reads the meaning out of what httparse found in `head`, which is exactly one head.
-    pub(super) fn new(
+    /// Becomes `head`, which is exactly one, with the meaning of what httparse found in it. Uses the
+    /// memory of the old head again; after an error there is no head in it.
+    pub(super) fn read(
+        &mut self,
         head: &[u8],
         (method, target, version): (&str, &str, Version),
         headers: &[httparse::Header<'_>],
-    ) -> Result<Self, ProtocolError> {
+    ) -> Result<(), ProtocolError> {
         let parts = target::split(method, target.as_bytes())?;
         let target = Span::of(target.as_bytes(), head);
         let within_target = |range: Range<usize>| {
             let offset = target.start as usize;
             Span::new(range.start + offset..range.end + offset)
         };
-        let mut bytes = head.to_vec();
-        let mut fields = Vec::with_capacity(headers.len());
+        let Self { bytes, fields, line } = self;
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        fields.clear();
+        fields.reserve(headers.len());
         let mut meaning = Meaning::default();
         for header in headers {
             let name = Span::of(header.name.as_bytes(), head);
@@ -264,7 +272,7 @@ impl RequestHead {
         }
         let is_11 = version == Version::Http11;
         let has_body = !matches!(body_length, BodyLength::None | BodyLength::Length(0));
-        let line = Line {
+        *line = Line {
             method: Span::of(method.as_bytes(), head),
             target,
             path: within_target(parts.path),
@@ -280,7 +288,7 @@ impl RequestHead {
             if_range: meaning.if_range,
             length: head.len(),
         };
-        Ok(Self { bytes, fields, line })
+        Ok(())
     }
 
     fn slice(&self, span: Span) -> &[u8] {

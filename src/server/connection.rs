@@ -21,6 +21,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::heads::SpareHeads;
 use super::trace::Trace;
 use super::{
     Body, Event, Left, Progress, Reading, Request, RequestId, SendError, Shared, connection_scheme,
@@ -96,7 +97,7 @@ struct Exchange {
     number: u32,
     begun: Instant,
     /// Until the application takes it.
-    head: Option<RequestHead>,
+    head: Option<Box<RequestHead>>,
     /// What a trusted peer told of it, likewise.
     forwarded: Option<Box<Forwarded>>,
     /// The application was told the end of the body.
@@ -291,7 +292,7 @@ impl Connection {
             Stage::Open if self.awaits_request() && self.input.is_empty() && !self.is_full() => {
                 // The way of nearly every request: parsed where the kernel put it.
                 let mut rest = shared.proactor.bytes(&lease);
-                let result = next_request(&mut self.http, &mut rest);
+                let result = next_request(&mut self.http, &mut rest, &mut shared.spare_heads);
                 if !rest.is_empty() {
                     self.input.push(rest);
                 }
@@ -706,7 +707,7 @@ impl Connection {
     /// The result of looking for a request's head.
     fn begin<P: Proactor>(
         &mut self,
-        result: Result<Option<RequestHead>, ProtocolError>,
+        result: Result<Option<Box<RequestHead>>, ProtocolError>,
         shared: &mut Shared<P>,
     ) {
         match result {
@@ -808,7 +809,7 @@ impl Connection {
         }
         self.held = false;
         let mut rest = self.input.rest();
-        let result = next_request(&mut self.http, &mut rest);
+        let result = next_request(&mut self.http, &mut rest, &mut shared.spare_heads);
         let left = rest.len();
         self.input.keep(left);
         self.begin(result, shared);
@@ -1154,16 +1155,18 @@ impl Connection {
 fn next_request(
     http: &mut http1::Connection,
     input: &mut &[u8],
-) -> Result<Option<RequestHead>, ProtocolError> {
-    match http.next_event(input)? {
-        Some(http1::Event::Request(head)) => {
-            if http.body_remaining() == Some(0) {
-                http.next_event(input)?;
-            }
-            Ok(Some(head))
-        }
-        _ => Ok(None),
+    spare: &mut SpareHeads,
+) -> Result<Option<Box<RequestHead>>, ProtocolError> {
+    let mut head = spare.take();
+    let is_there = http.next_head(input, &mut head);
+    if !matches!(is_there, Ok(true)) {
+        spare.keep(head);
+        return is_there.map(|_| None);
     }
+    if http.body_remaining() == Some(0) {
+        http.next_event(input)?;
+    }
+    Ok(Some(head))
 }
 
 /// Decode up to [`READ_BYTES`] of the body. The flag says whether its end was reached.

@@ -14,6 +14,7 @@
 
 mod accept;
 mod connection;
+mod heads;
 mod request_id;
 mod timers;
 mod trace;
@@ -34,6 +35,7 @@ use crate::proxy::{Forwarded, Refusal, Scheme, TlsInfo};
 use crate::websocket::{self, AcceptError, Codecs, Message};
 use accept::Acceptor;
 use connection::Connection;
+use heads::SpareHeads;
 use request_id::RequestIds;
 use timers::Timers;
 
@@ -96,7 +98,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Request {
     /// Request line and headers.
-    pub head: RequestHead,
+    pub head: Box<RequestHead>,
     /// The other end of the connection: the kernel's word, or a PROXY header's.
     pub peer: Address,
     /// Our end of the connection, likewise.
@@ -234,6 +236,7 @@ struct Shared<P> {
     /// Connections that have had their share of this turn, with pipelined requests left.
     resting: Vec<StreamId>,
     spare_outputs: Vec<Outgoing>,
+    spare_heads: SpareHeads,
     access_log: Option<AccessLog>,
     request_ids: Option<RequestIds>,
     now: Instant,
@@ -373,6 +376,7 @@ impl<P: Proactor> Server<P> {
                 touched: Vec::new(),
                 resting: Vec::new(),
                 spare_outputs: Vec::new(),
+                spare_heads: SpareHeads::default(),
                 now,
                 next_number: 0,
                 headers,
@@ -567,6 +571,12 @@ impl<P: Proactor> Server<P> {
     /// The request of an [`Event::Request`]; `None` when its peer is gone already.
     pub fn take_request(&mut self, request: RequestId) -> Option<Request> {
         self.current(request)?.take_request()
+    }
+
+    /// A request that was taken and is not needed any more: its memory is used for others. Nobody
+    /// has to give it back.
+    pub fn give_back(&mut self, request: Request) {
+        self.shared.spare_heads.keep(request.head);
     }
 
     /// Read on in the body of a request.

@@ -112,8 +112,7 @@ impl Inline {
         };
         match request.head.body_length() {
             BodyLength::None | BodyLength::Length(0) => {
-                self.call(worker, id, &request, (false, Vec::new(), true));
-                Ok(())
+                self.call(worker, id, request, (false, Vec::new(), true))
             }
             _ => self.gather(worker, id, Gathering { request, body: Vec::new() }),
         }
@@ -131,8 +130,8 @@ impl Inline {
                 Reading::Data { bytes, more } => {
                     gathering.body.extend_from_slice(&bytes);
                     if !more || gathering.body.len() >= GATHERED_BYTES {
-                        self.call(worker, id, &gathering.request, (true, gathering.body, !more));
-                        return Ok(());
+                        let Gathering { request, body } = gathering;
+                        return self.call(worker, id, request, (true, body, !more));
                     }
                 }
                 Reading::Wait => {
@@ -148,13 +147,14 @@ impl Inline {
         &self,
         worker: &Bound<'_, Worker>,
         id: RequestId,
-        request: &Request,
+        request: Request,
         (has_body, body, body_ended): (bool, Vec<u8>, bool),
-    ) {
+    ) -> PyResult<()> {
         let link = Link::Inline(worker.clone().unbind(), self.closings.clone());
         let exchange = Arc::new(Exchange::new(id, link, has_body, body, body_ended));
-        let step = begin(worker.py(), &self.gateway, request, &exchange);
+        let step = begin(worker.py(), &self.gateway, &request, &exchange);
         self.keep(id, step);
+        worker.get().with(|state| state.server.give_back(request))
     }
 
     fn keep(&self, id: RequestId, step: Step) {
