@@ -8,6 +8,7 @@ use super::framing::{FramingFields, request_length};
 use super::range::RangeRequest;
 use super::syntax::{is_host, list};
 use super::target;
+use super::words::write_lower_case;
 use std::ops::Range;
 
 /// The version of a request. A response always says HTTP/1.1 (RFC 9110 §6.2).
@@ -261,8 +262,9 @@ impl RequestHead {
         let mut meaning = Meaning::default();
         for header in headers {
             let name = Span::of(header.name.as_bytes(), head);
-            bytes[name.range()].make_ascii_lowercase();
-            meaning.read(&bytes[name.range()], header.value, fields.len())?;
+            let lower_case = &mut bytes[name.range()];
+            write_lower_case(header.name.as_bytes(), lower_case);
+            meaning.read(lower_case, header.value, fields.len())?;
             fields.push(Field { name, value: Span::of(header.value, head) });
         }
         meaning.check_host(version)?;

@@ -4,6 +4,7 @@
 //! (browsers send `|` and `{`): they change nothing about where a message ends.
 
 use super::error::ProtocolError;
+use super::words::special_position;
 use std::ops::Range;
 
 /// Where the parts of a target are, as offsets into it.
@@ -22,15 +23,7 @@ pub(super) fn split(method: &str, target: &[u8]) -> Result<Target, ProtocolError
     if method == "CONNECT" {
         return Err(ProtocolError::ConnectMethod);
     }
-    let mut question = target.len();
-    for (position, &byte) in target.iter().enumerate() {
-        match byte {
-            b'?' if question == target.len() => question = position,
-            b'#' => return Err(ProtocolError::FragmentInTarget),
-            0x21..=0x7e => (),
-            _ => return Err(ProtocolError::InvalidTarget),
-        }
-    }
+    let question = question_position(target)?;
     let query = (question + 1).min(target.len())..target.len();
     match target[0] {
         b'/' => Ok(Target { path: 0..question, query, authority: None }),
@@ -43,6 +36,22 @@ pub(super) fn split(method: &str, target: &[u8]) -> Result<Target, ProtocolError
             Ok(Target { path: authority.end..question, query, authority: Some(authority) })
         }
     }
+}
+
+/// Where the query's question mark is, or the end of `target`. A further one is a part of the query.
+fn question_position(target: &[u8]) -> Result<usize, ProtocolError> {
+    let mut question = target.len();
+    let mut seen = 0;
+    while let Some(position) = special_position(&target[seen..]) {
+        let position = seen + position;
+        match target[position] {
+            b'?' => question = question.min(position),
+            b'#' => return Err(ProtocolError::FragmentInTarget),
+            _ => return Err(ProtocolError::InvalidTarget),
+        }
+        seen = position + 1;
+    }
+    Ok(question)
 }
 
 /// Where the authority of an absolute-form is; `target` ends before the query.
