@@ -288,13 +288,13 @@ impl Connection {
             self.state = ended;
         }
         Ok(match framing {
-            ResponseFraming::Bodiless(_) => BodyFrame { send_data: false, suffix: b"" },
+            ResponseFraming::Bodiless(_) => BodyFrame { suffix: None },
             ResponseFraming::Length(_) | ResponseFraming::UntilClose => {
-                BodyFrame { send_data: true, suffix: b"" }
+                BodyFrame { suffix: Some(b"") }
             }
             ResponseFraming::Chunked => {
                 chunked::write_size_line(length, prefix);
-                BodyFrame { send_data: true, suffix: chunked::suffix(length, end) }
+                BodyFrame { suffix: Some(chunked::suffix(length, end)) }
             }
         })
     }
@@ -316,7 +316,7 @@ impl Connection {
             out.extend_from_slice(b"0\r\n");
             out.extend_from_slice(&trailers);
         } else {
-            out.extend_from_slice(frame.suffix);
+            out.extend_from_slice(frame.suffix.unwrap_or_default());
         }
         Ok(())
     }

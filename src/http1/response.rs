@@ -39,10 +39,8 @@ impl From<u16> for Status<'_> {
 /// What goes on the wire around the data of one body message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyFrame {
-    /// Whether the data itself is sent: not for HEAD, 204, 205 and 304.
-    pub send_data: bool,
-    /// What follows the data.
-    pub suffix: &'static [u8],
+    /// What follows the data. `None`: not even the data is sent, as for HEAD, 204, 205 and 304.
+    pub suffix: Option<&'static [u8]>,
 }
 
 /// The memory of a head is kept for the next one up to this size: most fit, and an idle connection

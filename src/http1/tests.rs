@@ -42,10 +42,10 @@ fn start(
 fn send(connection: &mut Connection, data: &str, end: bool) -> Result<String, ResponseError> {
     let mut wire = Vec::new();
     let frame = connection.send_body(data.len(), end, &mut wire)?;
-    if frame.send_data {
+    if let Some(suffix) = frame.suffix {
         wire.extend_from_slice(data.as_bytes());
+        wire.extend_from_slice(suffix);
     }
-    wire.extend_from_slice(frame.suffix);
     Ok(String::from_utf8(wire).unwrap())
 }
 

@@ -502,18 +502,18 @@ impl Connection {
                 if begins {
                     trace.answer(http.response_status(), &out[start..], log);
                 }
-                trace.give_out(if frame.send_data { length } else { 0 });
+                trace.give_out(frame.suffix.map_or(0, |_| length));
             }
             Ok::<_, ResponseError>(frame)
         })?;
-        if frame.send_data {
+        if let Some(suffix) = frame.suffix {
             match body {
                 Body::Copied(bytes) => output.append(bytes),
                 Body::Shared(payload) => output.append_shared(payload),
                 Body::File(range) | Body::WholeFile(range) => output.append_file(range),
             }
-            if !frame.suffix.is_empty() {
-                output.append(frame.suffix);
+            if !suffix.is_empty() {
+                output.append(suffix);
             }
         }
         if !more {

@@ -102,10 +102,10 @@ impl Exchange {
             let ends = index + 1 == self.messages.len() && self.trailers.is_none();
             match connection.send_body(data.len(), ends, &mut wire) {
                 Ok(frame) => {
-                    if frame.send_data {
+                    if let Some(suffix) = frame.suffix {
                         wire.extend_from_slice(data);
+                        wire.extend_from_slice(suffix);
                     }
-                    wire.extend_from_slice(frame.suffix);
                 }
                 Err(error) => {
                     assert_eq!(wire.len(), length, "{error}: something was written");
