@@ -1,7 +1,7 @@
 //! The codec alone, without a socket: what one request costs before and after the application.
 
 use crate::case::Case;
-use granian_uring::http1::{AutomaticHeaders, Connection, Event, Limits};
+use granian_uring::http1::{AutomaticHeaders, Connection, Event, Limits, RequestHead};
 use std::hint::black_box;
 
 /// What load generators send.
@@ -71,22 +71,29 @@ const FEW_HEADERS: &Headers =
     &[(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"13")];
 
 /// Reads one request and answers it, on a connection that lives on.
-fn exchange(connection: &mut Connection, mut input: &[u8], headers: &Headers, wire: &mut Vec<u8>) {
-    while let Ok(Some(event)) = connection.next_event(&mut input) {
-        black_box(event);
-    }
+fn exchange(
+    connection: &mut Connection,
+    mut input: &[u8],
+    head: &mut RequestHead,
+    headers: &Headers,
+    wire: &mut Vec<u8>,
+) {
+    assert_eq!(connection.next_head(&mut input, head), Ok(true));
+    black_box(&head);
+    assert_eq!(connection.next_event(&mut input), Ok(Some(Event::End)));
     wire.clear();
     let started = connection.start_response(200, headers.iter().copied(), &AUTOMATIC);
     let sent = connection.send_body(13, true, wire);
     assert!(started.is_ok() && sent.is_ok() && connection.next_cycle().is_ok());
 }
 
-/// Reads one head and forgets the connection.
-fn read_head(pieces: &[&[u8]]) {
+/// Reads one head, into memory that was used before, and forgets the connection.
+fn read_head(pieces: &[&[u8]], head: &mut RequestHead) {
     let mut connection = Connection::new(Limits::default());
     for piece in pieces {
         let mut input = *piece;
-        black_box(connection.next_event(&mut input)).expect("the request is valid");
+        connection.next_head(&mut input, head).expect("the request is valid");
+        black_box(&head);
     }
 }
 
@@ -138,13 +145,15 @@ fn heads() -> Vec<Case> {
         .into_iter()
         .map(|(name, input)| {
             Case::new("http1", format!("head, {name} headers"), || {
-                move || read_head(&[black_box(&input)])
+                let mut head = RequestHead::default();
+                move || read_head(&[black_box(&input)], &mut head)
             })
         })
         .collect();
     cases.push(Case::new("http1", "head, many headers in two pieces", || {
         let halves = [&BROWSER[..BROWSER.len() / 2], BROWSER];
-        move || read_head(black_box(&halves))
+        let mut head = RequestHead::default();
+        move || read_head(black_box(&halves), &mut head)
     }));
     cases
 }
@@ -178,8 +187,8 @@ fn responses() -> Vec<Case> {
     for (name, input, headers) in [("few", PLAIN, FEW_HEADERS), ("many", BROWSER, MANY_HEADERS)] {
         cases.push(Case::new("http1", format!("exchange, {name} headers"), move || {
             let mut connection = Connection::new(Limits::default());
-            let mut wire = Vec::new();
-            move || exchange(&mut connection, black_box(input), headers, &mut wire)
+            let (mut head, mut wire) = (RequestHead::default(), Vec::new());
+            move || exchange(&mut connection, black_box(input), &mut head, headers, &mut wire)
         }));
     }
     cases
