@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from cases import Case, all_cases
-from figures import Spread, spread
+from figures import Spread, number, spread
 from matplotlib import ticker
 from peers import OURS
 from results import Outcome, Results
@@ -35,6 +35,8 @@ COLOURS = {
     "robyn": "#b56576",
 }
 COLUMNS = 4
+# Text that stays text is a third of the size.
+plt.rcParams["svg.fonttype"] = "none"
 Bars = list[tuple[str, str, Spread]]
 
 
@@ -117,7 +119,7 @@ def draw_bars(place: Any, found: Bars) -> None:
     most = max(value.high for value in values)
     place.set_xlim(0, most * 1.18)
     for index, value in enumerate(values):
-        text = f"{value.median:,.0f}" if value.median >= 100 else f"{value.median:.1f}"
+        text = number(value.median)
         place.text(value.high + most * 0.02, index, text, va="center", fontsize=8)
 
 

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import os
 import random
 import re
 from collections.abc import Iterator
@@ -111,6 +112,8 @@ def test_a_file(client: httpx.Client, served: Served) -> None:
 
 @pytest.mark.needs("sent files")
 def test_a_file_is_read_by_the_ring(client: httpx.Client, served: Served) -> None:
+    if os.environ.get("GRANIAN_RUNTIME") == "epoll":
+        pytest.skip("on epoll there is no ring: files are read by pread(2)")
     before = read_by_calls(served)
     assert len(client.get("/file").content) == FILE_BYTES
     assert read_by_calls(served) - before < FILE_BYTES // 10
