@@ -48,6 +48,8 @@ enum Kind {
     Bell,
     HangUp,
     Watch,
+    /// Not for us: see [`Beside::flag`].
+    Flag,
 }
 
 impl Kind {
@@ -56,7 +58,7 @@ impl Kind {
     }
 
     fn read(data: u64) -> (Self, RawFd) {
-        let kind = [Self::Bell, Self::HangUp, Self::Watch][(data >> 32) as usize];
+        let kind = [Self::Bell, Self::HangUp, Self::Watch, Self::Flag][(data >> 32) as usize];
         #[allow(clippy::cast_possible_truncation, reason = "the lower half is the fd")]
         let fd = data as u32;
         (kind, fd.cast_signed())
@@ -257,10 +259,17 @@ impl Beside for EpollBeside {
                 }
                 (Kind::HangUp, fd) => self.end_hang_up(StreamId(fd.cast_unsigned()), Ok(())),
                 (Kind::Watch, fd) => self.ready.push_back(Completion::Readable { fd }),
+                (Kind::Flag, _) => {}
             }
         }
         completions.extend(self.ready.drain(..));
         Ok(count == usize::from(EVENTS))
+    }
+
+    fn flag(&self) -> io::Result<Option<File>> {
+        let flag = new_eventfd()?;
+        self.control(libc::EPOLL_CTL_ADD, flag.as_raw_fd(), libc::EPOLLIN, Kind::Flag)?;
+        Ok(Some(flag))
     }
 }
 

@@ -26,6 +26,7 @@ pub mod monoio;
 pub mod tokio_uring;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{OwnedFd, RawFd};
@@ -150,6 +151,8 @@ pub trait Beside {
     /// Submit what was asked for, and append what has completed, a bounded number, without waiting.
     /// True when it is to be called again before anybody waits for its fd.
     fn collect(&mut self, completions: &mut Vec<Completion>) -> io::Result<bool>;
+    /// An eventfd that makes our fd readable, and by that the runtime's, if there can be one.
+    fn flag(&self) -> io::Result<Option<File>>;
 }
 
 impl Beside for Uring {
@@ -184,6 +187,10 @@ impl Beside for Uring {
     fn collect(&mut self, completions: &mut Vec<Completion>) -> io::Result<bool> {
         self.wait(Some(Instant::now()), completions)?;
         Ok(self.has_kernel_work() || Proactor::is_ready(self))
+    }
+
+    fn flag(&self) -> io::Result<Option<File>> {
+        Ok(None)
     }
 }
 
@@ -690,7 +697,10 @@ impl<H: Host> Proactor for Hosted<H> {
 
     fn wake_fd(&mut self) -> io::Result<RawFd> {
         if self.wake.is_none() {
-            self.wake = Some(Wake::new(self.host.fd())?);
+            self.wake = Some(match self.state.beside.flag()? {
+                Some(flag) => Wake::within(self.host.fd(), flag),
+                None => Wake::around(self.host.fd())?,
+            });
             self.settle_wake();
         }
         self.wake.as_ref().map(Wake::fd).ok_or_else(|| io::Error::other("the wake fd is gone"))
@@ -702,6 +712,10 @@ impl<H: Host> Proactor for Hosted<H> {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         self.state.buffers.take_back();
+        // Or the runtime would find what was told to others.
+        if let Some(wake) = &self.wake {
+            wake.tell(false);
+        }
         self.turn(false);
         self.state.collect()?;
         let timeout = if self.state.has_work() {
