@@ -5,7 +5,7 @@
 //! - Nobody but itself may wait: `block_on` goes back to sleep when a signal has woken it. So a task
 //!   that is always runnable when we want it to be makes it look without waiting.
 //! - A readiness that can be cancelled, and a cancellation without a hash set for each direction. On
-//!   a ring see [`ForeignRing::cancel`]. On epoll nothing is under way in the kernel: an operation
+//!   a ring see `ForeignRing::cancel`. On epoll nothing is under way in the kernel: an operation
 //!   that is to end does not ask the crate again.
 //! - A registered listener, `CLOEXEC` on what it accepts, a hang-up watch: see [`super::Beside`].
 #![allow(unsafe_code, reason = "lends memory of ours to the kernel, and fds to the crate")]

@@ -7,7 +7,7 @@
 //!   own, in a later pass.
 //! - A receive that waits without a buffer: it is an entry of ours, given to its ring as an
 //!   `UnsubmittedOneshot`.
-//! - A cancellation: see [`ForeignRing::cancel`].
+//! - A cancellation: see `ForeignRing::cancel`.
 //! - A registered listener, `CLOEXEC` on what it accepts, a hang-up watch: see [`super::Beside`].
 //!
 //! It polls the ring's fd, which a ring with `DEFER_TASKRUN` does not signal: it hangs with it.
