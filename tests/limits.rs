@@ -706,7 +706,7 @@ fn a_body_that_has_come_wakes_the_application_for_much_at_once_within_a_bound() 
         assert!(scene.got(client).starts_with("HTTP/1.1 200"));
     });
     assert!(largest > 2 * BUFFER, "at most {largest} bytes were read at once");
-    assert!(largest <= 256 * 1024 + BUFFER, "{largest} bytes were read ahead");
+    assert!(largest <= 64 * 1024 + BUFFER, "{largest} bytes were read ahead");
 }
 
 #[test]

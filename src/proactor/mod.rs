@@ -95,8 +95,8 @@ impl Lease {
         self.length
     }
 
-    /// Whether the kernel says that it holds more of the peer's bytes already: another receive
-    /// completes without news from the peer. False where nothing is known of it.
+    /// Whether the kernel says that it holds more of the peer's bytes already, or the end of them:
+    /// another receive completes without news from the peer. False where nothing is known of it.
     #[must_use]
     pub fn more_waits(&self) -> bool {
         self.more_waits

@@ -290,18 +290,20 @@ impl State {
         let cancelled = stream.receive.take() == Some(true);
         let connection = &mut self.connections[stream.client.0];
         let there = connection.to_server.len();
-        let comes = there > 0 || connection.reset || connection.client >= End::Shut;
+        let ended = connection.client >= End::Shut;
+        let comes = there > 0 || connection.reset || ended;
         if cancelled && (!comes || self.random.one_in(2)) {
             Err(os_error(libc::ECANCELED))
         } else if there > 0 {
             let most = there.min(BUFFER_BYTES);
             let taken = if self.random.one_in(2) { most } else { 1 + self.random.below(most) };
-            let more_waits = taken < there && self.random.one_in(2);
+            // The end counts as well, as with the kernel's TCP.
+            let more_waits = (taken < there || ended) && self.random.one_in(2);
             Ok((connection.to_server.drain(..taken).collect(), more_waits))
         } else if connection.reset {
             Err(os_error(libc::ECONNRESET))
         } else {
-            Ok((Vec::new(), false))
+            Ok((Vec::new(), self.random.one_in(2)))
         }
     }
 

@@ -41,8 +41,8 @@ const HIGH_WATER_BYTES: usize = 64 * 1024;
 const DISCARD_BYTES: u64 = 256 * 1024;
 /// Bytes read and dropped while the peer is expected to close.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
-/// Bytes of a body handed to the application at once. Python's own transports have the same bound.
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes of a body handed to the application at once.
+const READ_BYTES: usize = 64 * 1024;
 /// From the accept to the end of a PROXY header, which a proxy sends at once: time for a segment
 /// or two that was lost. Part of the time for a head, and never longer.
 const PROXY_HEADER: Duration = Duration::from_secs(5);
@@ -197,7 +197,8 @@ pub(super) struct Connection {
     body_waited: Duration,
 
     receiving: bool,
-    /// The last receive has left bytes with the kernel: the next one need not wait for the peer.
+    /// The last receive has left bytes, or the end, with the kernel: the next one need not wait for
+    /// the peer.
     more_waits: bool,
     sending: bool,
     watching: bool,
@@ -853,6 +854,8 @@ impl Connection {
 
     fn input_ended<P: Proactor>(&mut self, shared: &mut Shared<P>) {
         self.input_ended = true;
+        // The end was what waited.
+        self.more_waits = false;
         match self.stage {
             Stage::Open if self.websocket.is_some() => self.read_frames(shared),
             Stage::Open if self.exchange.is_some() => {

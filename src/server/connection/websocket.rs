@@ -4,7 +4,7 @@
 //! the connection by it. Messages go to the application as events, in order, and outlive the
 //! connection: who sends three and leaves is heard. The last event is the close, exactly once.
 //! Back-pressure works both ways: nothing is read while the application holds
-//! [`HELD_BYTES`] of messages that it has not taken, or while the output is full (of pongs, say).
+//! [`READ_BYTES`] of messages that it has not taken, or while the output is full (of pongs, say).
 //!
 //! ```text
 //! handshake ──accepted──► open ──our close frame──► closing ──the peer's, or time──► Lingering
@@ -14,14 +14,12 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::{Connection, HIGH_WATER_BYTES, Stage, Waiting};
+use super::{Connection, HIGH_WATER_BYTES, READ_BYTES, Stage, Waiting};
 use crate::http1::{RequestHead, ResponseError};
 use crate::proactor::{Lease, Payload, Proactor};
 use crate::server::{Event, Left, Progress, RequestId, SendError, Shared};
 use crate::websocket::{self, Framed, HandshakeError, Message, code, is_handshake};
 
-/// Bytes of messages that wait for the application at the most, and one message more.
-const HELD_BYTES: usize = 64 * 1024;
 /// What a message costs beside its bytes, in bytes: empty ones have a limit too.
 const MESSAGE_OVERHEAD_BYTES: usize = 64;
 
@@ -90,7 +88,7 @@ impl Link {
 
     /// Whether input is to be read on, with that many bytes of output waiting.
     fn has_room(&self, output_bytes: usize) -> bool {
-        self.held < HELD_BYTES && output_bytes <= HIGH_WATER_BYTES
+        self.held < READ_BYTES && output_bytes <= HIGH_WATER_BYTES
     }
 }
 

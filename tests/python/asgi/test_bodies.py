@@ -232,3 +232,15 @@ def test_a_chunk_that_is_framed_wrongly_is_400_while_that_is_possible(
         assert response.status == 400 and response.closes
         assert b"chunk size" in response.body
         client.expect_end()
+
+
+def test_the_end_of_a_client_that_came_with_its_body_is_the_end(server: Server) -> None:
+    """The kernel counts an end among what waits: it is no further piece to wait for."""
+    whole = chunked("/checksum", [b"hello"])
+    cut = post("/checksum", b"x" * 50)[:-45]
+    for _ in range(20):
+        for request, status in ((whole, 200), (cut, 400)):
+            with server.connect() as client:
+                client.send(request)
+                client.shut_down()
+                assert client.read().status == status
