@@ -299,7 +299,7 @@ def in_process(results: Results) -> list[str]:
         return []
     lines = [
         f"The floor of a case is the application alone, each call a Task (CPython "
-        f"{inside['python']}), and a bare ring loop, {ring} µs. No server can be below it.",
+        f"{inside['python']}), and a bare ring loop, {ring} µs: what no server is spared.",
         "",
         f"| case | application, µs | floor, µs | {OURS}, µs | over the floor |",
         "| --- | --- | --- | --- | --- |",

@@ -502,7 +502,9 @@ class Callbacks:
     def call_soon(
         self, callback: Callable[..., object], *args: object, context: object | None = None
     ) -> Handle:
-        """`loop.call_soon`, of a loop that is open and not in debug mode."""
+        """`loop.call_soon`, of a loop that is not in debug mode."""
+    def close(self) -> None:
+        """The loop is closed, and takes no callbacks."""
     def process_events(self, events: list[Any]) -> None:
         """`loop._process_events`: queues the handles of what `select` has returned."""
 
@@ -519,6 +521,8 @@ class Handle:
     def _run(self) -> None: ...
     @property
     def _cancelled(self) -> bool: ...
+    @property
+    def _context(self) -> Context: ...
     @property
     def _callback(self) -> Callable[..., object] | None: ...
     @property

@@ -66,6 +66,8 @@ class RingEventLoop(asyncio.SelectorEventLoop):
         """Closes the loop, and what it is woken by."""
         super().close()
         self._choose_call_soon()
+        if self._callbacks is not None:
+            self._callbacks.close()
         self._waker.close()
 
     def set_debug(self, enabled: bool) -> None:
@@ -85,7 +87,12 @@ class RingEventLoop(asyncio.SelectorEventLoop):
     def _callback_failed(self, handle: Handle, error: BaseException) -> None:
         """Reports what a callback raised, in asyncio's words."""
         message = f"Exception in callback {_describe(handle._callback, handle._args)}"
-        self.call_exception_handler({"message": message, "exception": error, "handle": handle})
+        context = {"message": message, "exception": error, "handle": handle}
+        try:
+            raise error
+        except BaseException:
+            # Within, so that `sys.exc_info()` is what a handler expects.
+            self.call_exception_handler(context)
 
     def _make_socket_transport(
         self, sock: socket.socket, *arguments: Any, **more: Any

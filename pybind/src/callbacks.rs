@@ -7,9 +7,10 @@
 //! (`granian_uring/selector.py` chooses).
 #![allow(unsafe_code, reason = "PyO3 has no way to enter a context")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, ffi, intern};
@@ -23,6 +24,8 @@ pub struct Callbacks {
     /// `describe(callback, args)` for a log, and `failed(handle, error)`.
     describe: Py<PyAny>,
     failed: Py<PyAny>,
+    /// The loop is closed; somebody may have kept its `call_soon`.
+    closed: AtomicBool,
 }
 
 #[pymethods]
@@ -34,10 +37,14 @@ impl Callbacks {
         describe: Py<PyAny>,
         failed: Py<PyAny>,
     ) -> Self {
-        Self { event_loop, append, describe, failed }
+        Self { event_loop, append, describe, failed, closed: AtomicBool::new(false) }
     }
 
-    /// `call_soon` of a loop that is open, and not in debug mode.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// `call_soon` of a loop that is not in debug mode.
     #[pyo3(signature = (callback, *args, context=None))]
     fn call_soon<'py>(
         slf: &Bound<'py, Self>,
@@ -46,6 +53,9 @@ impl Callbacks {
         context: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, Handle>> {
         let py = slf.py();
+        if slf.get().closed.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
         let context = match context {
             Some(context) => context,
             None => current_context(py)?,
@@ -152,6 +162,11 @@ impl Handle {
     #[getter(_cancelled)]
     fn is_cancelled(&self) -> bool {
         self.call().is_none()
+    }
+
+    #[getter(_context)]
+    fn own_context(&self, py: Python<'_>) -> Py<PyAny> {
+        self.context.clone_ref(py)
     }
 
     #[getter(_callback)]

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,9 @@ name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobo
 def told_by(loop: asyncio.AbstractEventLoop, callback: Callable[..., Any], *args: Any) -> Any:
     """What the exception handler is told of a callback that fails."""
     told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _loop, context: told.append(context))
+    loop.set_exception_handler(
+        lambda _loop, context: told.append({**context, "current": sys.exc_info()[0]})
+    )
     loop.call_soon(callback, *args)
     loop.run_until_complete(asyncio.sleep(0))
     [context] = told
@@ -35,10 +38,9 @@ def test_a_failed_callback_is_reported_as_by_asyncio(runner: asyncio.Runner) -> 
     finally:
         asyncios.close()
     found = told_by(runner.get_loop(), fails, "on purpose")
-    assert (found["message"], repr(found["exception"])) == (
-        expected["message"],
-        repr(expected["exception"]),
-    )
+    for key in ("message", "current"):
+        assert found[key] == expected[key]
+    assert repr(found["exception"]) == repr(expected["exception"])
     assert found.keys() == expected.keys()
     # Up to the line and the address, which are of the callback.
     assert repr(found["handle"]) == repr(expected["handle"])
@@ -135,5 +137,7 @@ def test_debug_mode_has_asyncios_own_handles() -> None:
 def test_a_closed_loop_takes_no_callback() -> None:
     with ring_runner() as runner:
         loop = runner.get_loop()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.call_soon(len, ())
+        call_soon = loop.call_soon
+    for call in (loop.call_soon, call_soon):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call(len, ())
