@@ -302,7 +302,7 @@ impl Connection {
             Stage::Open if self.websocket.is_some() => self.receive_frames(&lease, shared),
             Stage::Open => {
                 self.input.push(shared.proactor.bytes(&lease));
-                let most = READ_BYTES.min(shared.config.limits.head_bytes);
+                let most = most_ahead(&shared.config);
                 if self.exchange_waits_for_body() && self.reads_ahead(most) {
                     let remaining = self.http.body_remaining().unwrap_or(u64::MAX);
                     self.input.expect(usize::try_from(remaining).unwrap_or(most).min(most));
@@ -421,7 +421,7 @@ impl Connection {
     }
 
     pub(super) fn read_body<P: Proactor>(&mut self, shared: &mut Shared<P>) -> Reading {
-        let ahead = self.reads_ahead(READ_BYTES.min(shared.config.limits.head_bytes));
+        let ahead = self.reads_ahead(most_ahead(&shared.config));
         let Some(exchange) = &mut self.exchange else { return Reading::Disconnected };
         if !exchange.body_told {
             if ahead {
@@ -1152,6 +1152,11 @@ impl Connection {
         let drained = shared.draining_since.map(|since| since.max(self.waiting_since) + draining);
         Some(drained.map_or(due, |drained| drained.min(due)))
     }
+}
+
+/// How much of a body is read ahead: what is held stays within the bound of a head.
+fn most_ahead(config: &Config) -> usize {
+    READ_BYTES.min(config.limits.head_bytes)
 }
 
 /// Look for the head of a request; the end of one without a body is taken at once.
