@@ -10,10 +10,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit, ffi, intern};
+
+use crate::errors::is_wish;
+use crate::ready_files::{READ, WRITE};
 
 /// See the stub file.
 #[pyclass(frozen, module = "granian_uring._native")]
@@ -94,10 +97,6 @@ impl Callbacks {
     }
 }
 
-/// `selectors.EVENT_READ` and `selectors.EVENT_WRITE`.
-pub const READ: u32 = 1;
-pub const WRITE: u32 = 2;
-
 impl Callbacks {
     fn process_event(
         &self,
@@ -135,9 +134,7 @@ impl Handle {
         let this = slf.get();
         let Some((callback, args)) = this.parts(py) else { return Ok(()) };
         let Err(error) = call_in(this.context.bind(py), &callback, &args) else { return Ok(()) };
-        let is_wish = error.is_instance_of::<PySystemExit>(py)
-            || error.is_instance_of::<PyKeyboardInterrupt>(py);
-        if is_wish {
+        if is_wish(py, &error) {
             return Err(error);
         }
         this.callbacks.get().failed.call1(py, (slf, error)).map(drop)

@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::errors::os_error_arguments;
+use crate::errors::{is_wish, os_error_arguments};
 
 /// Bytes received at once, as asyncio's transports do.
 const RECEIVE_BYTES: usize = 256 * 1024;
@@ -133,7 +133,7 @@ fn may_send(transport: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// The transport's end by an error; what is meant for the loop itself is passed on.
 fn fail(transport: &Bound<'_, PyAny>, error: PyErr, text: &Bound<'_, PyString>) -> PyResult<()> {
     let py = transport.py();
-    if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+    if is_wish(py, &error) {
         return Err(error);
     }
     transport.call_method1(intern!(py, "_fatal_error"), (error, text)).map(drop)

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
@@ -21,6 +21,11 @@ pub fn operator_error(py: Python<'_>, error: &impl Display) -> PyErr {
         },
         Err(error) => error,
     }
+}
+
+/// Whether whoever raised it wants the process to end: it is passed on, not reported.
+pub fn is_wish(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
 /// Why ASGI's `send` failed. A peer that is gone is an `OSError`, as ASGI 2.4 wants.

@@ -14,8 +14,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 /// Ready descriptors that are told at once. What is beyond them is told by the next call.
 const EVENTS: usize = 256;
 /// `selectors.EVENT_READ` and `selectors.EVENT_WRITE`.
-const READ: u32 = 1;
-const WRITE: u32 = 2;
+pub const READ: u32 = 1;
+pub const WRITE: u32 = 2;
 
 /// See the stub file.
 #[pyclass(frozen, module = "granian_uring._native")]

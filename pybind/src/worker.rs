@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use granian_uring::proactor::runtime::Runtime;
 use granian_uring::server::{Event, Left, Request, RequestId, Server};
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PySystemExit};
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -20,7 +20,7 @@ use crate::access_log::{AccessLines, AccessLog};
 use crate::asgi::AsgiExchange;
 use crate::awaitable::{News, Pending, Wanted};
 use crate::config::WorkerOptions;
-use crate::errors::{asgi_refusal, operator_error, rsgi_refusal};
+use crate::errors::{asgi_refusal, is_wish, operator_error, rsgi_refusal};
 use crate::exchange::{Exchange, Stage};
 use crate::guest::{self, Guest};
 use crate::rsgi;
@@ -792,9 +792,7 @@ fn lost_lines(lines: u64) -> String {
 /// A request that did not get as far as a task. A wish to exit, from an eager task's first step, is
 /// passed on.
 fn could_not_begin(py: Python<'_>, error: PyErr) -> PyResult<()> {
-    let exits =
-        error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py);
-    if exits {
+    if is_wish(py, &error) {
         return Err(error);
     }
     error.write_unraisable(py, None);

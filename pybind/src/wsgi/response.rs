@@ -11,9 +11,7 @@ use std::sync::Arc;
 use granian_uring::http1::{Status, reason_phrase};
 use granian_uring::proactor::FileRange;
 use granian_uring::server::{Request, SendError};
-use pyo3::exceptions::{
-    PyAssertionError, PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
@@ -21,7 +19,7 @@ use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple};
 use super::Gateway;
 use super::exchange::{Exchange, Gone, Sent};
 use super::pool::Message;
-use crate::errors::asgi_refusal;
+use crate::errors::{asgi_refusal, is_wish};
 use crate::files;
 
 /// A list or tuple of at most this many bytes is sent as one piece.
@@ -569,9 +567,7 @@ fn fail(
         // Another thread of the application writes at this moment, and will find no one.
         Err(_) => Some("aborted"),
     };
-    let exits =
-        error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py);
-    if exits {
+    if is_wish(py, &error) {
         if let Err(error) = gateway.leave.call1(py, (error,)) {
             error.write_unraisable(py, None);
         }
