@@ -297,20 +297,24 @@ def in_process(results: Results) -> list[str]:
     ring = figure(results, "rust-hello", "bare ring loop")
     if ring is None:
         return []
-    lines = [
-        f"The floor of a case is the application alone, each call a Task (CPython "
-        f"{inside['python']}), and a bare ring loop, {ring} µs: what no server is spared.",
-        "",
-        f"| case | application, µs | floor, µs | {OURS}, µs | over the floor |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for case, task_us in inside["task_us"].items():
         mine = figure(results, case, OURS)
         if mine:
             sum_us = ring.median + task_us
             over = f"{mine.median / sum_us:.2f}"
-            lines.append(f"| {case} | {number(task_us)} | {number(sum_us)} | {mine} | {over} |")
-    return [*lines, ""]
+            rows.append(f"| {case} | {number(task_us)} | {number(sum_us)} | {mine} | {over} |")
+    if not rows:
+        return []
+    return [
+        f"The floor of a case is the application alone, each call a Task (CPython "
+        f"{inside['python']}), and a bare ring loop, {ring} µs: what no server is spared.",
+        "",
+        f"| case | application, µs | floor, µs | {OURS}, µs | over the floor |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def without_python(results: Results) -> list[str]:
